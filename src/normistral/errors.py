@@ -1,0 +1,49 @@
+"""The one kind of error that a user can cause and mend.
+
+Every room raises `UserError` for what the person at the keyboard can put right (a missing file, a wrong
+recipe key, a full disk): one sentence that names the thing, the value, what was expected and what to do.
+The command line prints it without a traceback and exits with code 2. Broken promises of our own are
+`AssertionError`s and keep their traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message says what and how."""
+
+
+@contextmanager
+def naming_full_disk(path: Path, survivor: str = "nothing already finished is lost") -> Iterator[None]:
+    """Turn a full disk (or an exceeded quota) while writing `path` into a `UserError`.
+
+    Args:
+        path: what was being written, named in the message.
+        survivor: what the user still has, said in the message.
+
+    Raises:
+        UserError: when the block fails with ENOSPC or EDQUOT, also deep inside a chain of exceptions.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _caused_by_full_disk(error):
+            raise
+        raise UserError(
+            f"no disk space left while writing {path}: {survivor}; free some space and run the same command again"
+        ) from error
+
+
+def _caused_by_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error) or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,65 @@
+"""Where everything of a run lies (the layout of docs/design.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside `runs/<name>/`; each stage writes only into its own folder."""
+
+    root: Path
+
+    def stage(self, name: str) -> Path:
+        """Folder of a stage, by the stage's name."""
+        return self.root / ("model" if name == "publish" else name)
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def run_file(self) -> Path:
+        """Versions, hardware, and the precision and threads chosen (kept on resume)."""
+        return self.root / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works in this folder."""
+        return self.root / "run.lock"
+
+    def documents(self, source: str, split: str) -> Path:
+        """Documents of one source; `split` is `train` or `heldout`."""
+        return self.stage("corpus") / "documents" / f"{source}.{split}.parquet"
+
+    @property
+    def base_model(self) -> Path:
+        """The imported base: a Hugging Face folder."""
+        return self.stage("base") / "model"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The new tokenizer: a Hugging Face tokenizer folder."""
+        return self.stage("tokenizer") / "tokenizer"
+
+    @property
+    def swapped_model(self) -> Path:
+        """The base with the new vocabulary, untrained: a Hugging Face folder."""
+        return self.stage("swap") / "model"
+
+    def trained_model(self, stage: str) -> Path:
+        """What `realign` or `adapt` ended in: a Hugging Face folder in float32."""
+        return self.stage(stage) / "model"
+
+    @property
+    def published_model(self) -> Path:
+        """The folder to give away."""
+        return self.stage("publish")
+
+    @property
+    def report(self) -> Path:
+        """The self-contained report."""
+        return self.root / "report.html"
