@@ -18,6 +18,10 @@ class UserError(Exception):
     """Something that the user can put right; the message says what and how."""
 
 
+class Stopped(Exception):  # noqa: N818 (a wish that was heard, no error)
+    """Work was asked to stop, and has kept what it had; the message says where it stands."""
+
+
 @contextmanager
 def naming_full_disk(path: Path, survivor: str = "nothing already finished is lost") -> Iterator[None]:
     """Turn a full disk (or an exceeded quota) while writing `path` into a `UserError`.
@@ -35,7 +39,8 @@ def naming_full_disk(path: Path, survivor: str = "nothing already finished is lo
         if not _caused_by_full_disk(error):
             raise
         raise UserError(
-            f"no disk space left while writing {path}: {survivor}; free some space and run the same command again"
+            f"no disk space left while writing {path}: {survivor}; "
+            "free some space and run the same command again"
         ) from error
 
 

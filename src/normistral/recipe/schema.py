@@ -58,7 +58,8 @@ class SourceSettings(Settings):
     text_field: str = "text"
     """Field (JSONL) or column (Parquet, hub) that holds the text."""
     id_field: str = "id"
-    """Field or column that holds the document's id; where it is absent, the file name and row number serve."""
+    """Field or column that holds the document's id; where it is absent, the file name and row number
+    serve."""
     heldout_share: Share | None = None
     """Share of this source's documents held out; unset: `corpus.heldout_share`."""
 
@@ -113,7 +114,8 @@ class SwapSettings(Settings):
     """How the base's embeddings and LM head become those of the new vocabulary."""
 
     method: Literal["mean"] = "mean"
-    """`mean`: each new row is the mean of the base's rows for the new token's pieces; exact matches are copied."""
+    """`mean`: each new row is the mean of the base's rows for the new token's pieces; exact matches are
+    copied."""
 
 
 class ObjectiveSettings(Settings):
@@ -170,7 +172,8 @@ class TrainingSettings(Settings):
     clip_norm: PositiveFloat = 1.0
     """Largest gradient norm; larger gradients are scaled down to it."""
     loss_normalisation: Literal["per_sequence", "global_tokens"] = "per_sequence"
-    """`per_sequence`: each sequence weighs as much (masked ones carry their 10 %); `global_tokens`: each target does."""
+    """`per_sequence`: each sequence weighs as much (masked ones carry their 10 %); `global_tokens`: each
+    target does."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
@@ -213,7 +216,8 @@ class PublishSettings(Settings):
 
 
 class RuntimeSettings(Settings):
-    """How the run executes; no part of any fingerprint. Kept in run.json so that a resumed run is the same."""
+    """How the run executes; no part of any fingerprint. Kept in run.json so that a resumed run is the
+    same."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute precision; `auto`: bfloat16 where it is faster on this machine, measured once."""

@@ -42,7 +42,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary empty folder to fill; it replaces `path` when the block ends well, and nothing otherwise.
+    """Give a temporary empty folder to fill; it replaces `path` when the block ends well, and nothing
+    otherwise.
 
     Raises:
         UserError: if the disk is full; the temporary folder is removed first.

@@ -13,8 +13,8 @@ class RunFolder:
     root: Path
 
     def stage(self, name: str) -> Path:
-        """Folder of a stage, by the stage's name."""
-        return self.root / ("model" if name == "publish" else name)
+        """Folder of a stage: its stage.json and, but for the published model, all that it makes."""
+        return self.root / name
 
     @property
     def recipe(self) -> Path:
@@ -57,7 +57,7 @@ class RunFolder:
     @property
     def published_model(self) -> Path:
         """The folder to give away."""
-        return self.stage("publish")
+        return self.root / "model"
 
     @property
     def report(self) -> Path:

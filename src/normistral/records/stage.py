@@ -1,8 +1,9 @@
 """stage.json: what a finished stage was given and what it made.
 
 A stage's *inputs* are its part of the recipe, the version of its method, and the checksums of what the stages
-above it made. Equal inputs mean that there is nothing to do. A folder without stage.json never counts as done;
-`started.json` beside it says with which inputs unfinished work began, so that work resumes only on the same ones.
+above it made. Equal inputs mean that there is nothing to do. A folder without stage.json never counts as
+done; `started.json` beside it says with which inputs unfinished work began, so that work resumes only on the
+same ones.
 """
 
 from __future__ import annotations

@@ -1,0 +1,198 @@
+"""The command line: `normistral run`, `generate`, `fill-mask`. The only room that reads arguments and
+environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from normistral import __version__
+from normistral.cli.screen import Terminal
+from normistral.errors import UserError
+
+app = typer.Typer(
+    help="Turn an open base language model into a model of your language.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ModelArgument = Annotated[str, typer.Argument(help="Folder of a published model, or a hub id.")]
+QuantizeOption = Annotated[
+    str | None, typer.Option(help="Load in 8bit or 4bit (needs the extra `quantise`).")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DtypeOption = Annotated[str, typer.Option(help="auto (as stored), bfloat16, float16 or float32.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON line last.")]
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Turn an open base language model into a model of your language."""
+    if version:
+        print(f"normistral {__version__}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="dotted.path=value, for example adapt.steps=100; repeatable."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    redo: Annotated[list[str] | None, typer.Option(help="Make this stage anew; repeatable.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recipe from raw text to a published model, or go on where it stopped.
+
+    Example: normistral run recipes/quickstart.yaml --until tokenizer
+    """
+    from normistral.pipeline import run
+    from normistral.recipe import load_recipe
+
+    settings = load_recipe(recipe, tuple(overrides or ()))
+    folder = run(
+        settings, out or Path("runs") / settings.name, cache_folder(), Terminal(), until, tuple(redo or ())
+    )
+    if as_json:
+        print(json.dumps({"run": str(folder.root), "model": str(folder.published_model)}))
+
+
+@app.command("generate")
+def generate_command(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Argument(help="Text to continue; \\n in it means a new line.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 64,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Stop before this text (\\n for a new line); repeatable.")
+    ] = None,
+    sample: Annotated[bool, typer.Option(help="Draw tokens instead of taking the likeliest.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Of sampling.")] = None,
+    quantize: QuantizeOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a text.
+
+    Example: normistral generate runs/quickstart/model "fjord: " --max-new-tokens 32
+    """
+    from normistral.inference import generate, load
+
+    loaded = load(model, dtype, checked_quantization(quantize), device)
+    written = generate(
+        loaded,
+        unescape(prompt),
+        max_new_tokens,
+        tuple(unescape(text) for text in stop or ()),
+        sample,
+        temperature,
+        top_p,
+        seed,
+        on_text=None if as_json else show_at_once,
+    )
+    if as_json:
+        print(
+            json.dumps(
+                {"text": written.text, "tokens": written.tokens, "ended_by": written.ended_by},
+                ensure_ascii=False,
+            )
+        )
+    else:
+        print()
+
+
+@app.command("fill-mask")
+def fill_mask_command(
+    model: ModelArgument,
+    text: Annotated[str, typer.Argument(help="Text with one or more <mask>.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Candidates per mask.")] = 5,
+    quantize: QuantizeOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Fill every <mask> of a text, reading it both ways; one token per mask.
+
+    Example: normistral fill-mask runs/quickstart/model "En søt lundefugl flyr over de<mask> norske fjorder."
+    """
+    from normistral.inference import fill_mask, load
+
+    filling = fill_mask(load(model, dtype, checked_quantization(quantize), device), text, top_k)
+    if as_json:
+        masks = [
+            [{"text": candidate.text, "probability": candidate.probability} for candidate in mask]
+            for mask in filling.masks
+        ]
+        print(json.dumps({"text": filling.text, "masks": masks}, ensure_ascii=False))
+        return
+    print(filling.text)
+    for number, mask in enumerate(filling.masks, start=1):
+        candidates = ", ".join(f"{candidate.text!r} {candidate.probability:.1%}" for candidate in mask)
+        print(f"  mask {number}: {candidates}")
+
+
+def main() -> None:
+    """Entry point: user errors are one sentence and exit code 2; `--debug` anywhere shows the traceback."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    from normistral.cli.stopped import stopped_message
+
+    try:
+        app(arguments, prog_name="normistral")
+    except UserError as error:
+        if debug:
+            raise
+        print(f"normistral: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("normistral: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        message = stopped_message(error)
+        if debug or message is None:
+            raise
+        print(f"normistral: {message}; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def cache_folder() -> Path:
+    """Where samples are kept: NORMISTRAL_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("NORMISTRAL_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normistral"
+
+
+def checked_quantization(name: str | None) -> Any:
+    """`8bit`, `4bit` or None.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if name not in (None, "8bit", "4bit"):
+        raise UserError(f"--quantize {name}: expected 8bit or 4bit")
+    return name
+
+
+def unescape(text: str) -> str:
+    """Read `\\n` and `\\t` as typed in a shell."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def show_at_once(text: str) -> None:
+    """Print a piece of text as soon as it is there."""
+    print(text, end="", flush=True)

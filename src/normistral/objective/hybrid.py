@@ -1,0 +1,131 @@
+"""The hybrid masked-causal objective: each sequence is causal, or masked next-token prediction.
+
+Which of the two, which spans are masked and what replaces them follow from (seed, sequence index) alone, so
+that any number of devices and any resumption sees the same, and a text met again in a later epoch is masked
+anew. In both modes position i predicts token i + 1, so that one head serves both; no target crosses a
+document boundary; the end of document is predicted (the original did not, and could not stop).
+Source: the card's "Hybrid masked-causal training"; GPT-BERT (Charpentier and Samuel 2024).
+
+Shapes: T positions of one sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED = -100
+"""Label of a position that predicts nothing (PyTorch's convention)."""
+
+
+@dataclass(frozen=True)
+class MaskingRule:
+    """The numbers of the objective, as the recipe gives them, and the vocabulary it works on."""
+
+    masked_share: float
+    mask_ratio: float
+    span_lengths: tuple[int, ...]
+    replace_with_mask: float
+    replace_with_random: float
+    mask_id: int
+    first_ordinary_id: int
+    """Ids below are special: never masked, never drawn as replacement."""
+    vocabulary_size: int
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """What the model is shown and what it is to predict."""
+
+    inputs: NDArray[np.int64]
+    """[T] ids, some masked."""
+    labels: NDArray[np.int64]
+    """[T] id that each position predicts, or `IGNORED`."""
+    documents: NDArray[np.int64]
+    """[T] number of the document at each position."""
+    bidirectional: bool
+    """Whether documents are read both ways."""
+
+
+def make_example(
+    tokens: NDArray[np.int64], documents: NDArray[np.int64], rule: MaskingRule, seed: int, index: int
+) -> TrainingExample:
+    """Turn a packed sequence into a causal or a masked training example.
+
+    Args:
+        tokens: [T + 1] ids.
+        documents: [T + 1] document numbers.
+        rule: the objective's numbers.
+        seed: the run's.
+        index: the sequence's number in the run.
+    """
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
+    if random.random() < rule.masked_share:
+        return masked_example(tokens, documents, rule, random)
+    return causal_example(tokens, documents)
+
+
+def causal_example(tokens: NDArray[np.int64], documents: NDArray[np.int64]) -> TrainingExample:
+    """Every token from those before it in its document."""
+    same_document = documents[1:] == documents[:-1]
+    labels = np.where(same_document, tokens[1:], IGNORED)
+    return TrainingExample(tokens[:-1], labels, documents[:-1], bidirectional=False)
+
+
+def masked_example(
+    tokens: NDArray[np.int64], documents: NDArray[np.int64], rule: MaskingRule, random: np.random.Generator
+) -> TrainingExample:
+    """Masked tokens alone, each predicted at the position before it, with everything else in its document in
+    sight.
+
+    Args:
+        tokens: [T + 1] ids; the last serves causal targets only and is not shown here.
+        documents: [T + 1] document numbers.
+        rule: the objective's numbers.
+        random: drawn from in a fixed order.
+    """
+    inputs, documents = tokens[:-1].copy(), documents[:-1]
+    chosen, span = choose_masked(inputs, documents, rule, random)
+    labels = np.full(len(inputs), IGNORED, dtype=np.int64)
+    labels[np.flatnonzero(chosen) - 1] = inputs[chosen]
+    fate = random.random(len(inputs))[span]  # one draw a span: its tokens share their fate
+    replacement = random.integers(rule.first_ordinary_id, rule.vocabulary_size, len(inputs))
+    masked = chosen & (fate < rule.replace_with_mask)
+    randomised = chosen & ~masked & (fate < rule.replace_with_mask + rule.replace_with_random)
+    inputs[masked] = rule.mask_id
+    inputs[randomised] = replacement[randomised]
+    return TrainingExample(inputs, labels, documents, bidirectional=True)
+
+
+def choose_masked(
+    tokens: NDArray[np.int64], documents: NDArray[np.int64], rule: MaskingRule, random: np.random.Generator
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Choose which tokens to predict.
+
+    Runs of maskable tokens (ordinary ones that have a token before them in their document) are cut into
+    spans of random length; spans are taken in random order until `mask_ratio` of the maskable tokens are
+    chosen, the last span cut short so that the number is exact.
+
+    Returns:
+        [T] whether each token is chosen, and [T] the number of the span that it belongs to.
+    """
+    length = len(tokens)
+    maskable = tokens >= rule.first_ordinary_id
+    maskable[0] = False
+    maskable[1:] &= documents[1:] == documents[:-1]
+    budget = round(rule.mask_ratio * int(maskable.sum()))
+    if maskable.any():
+        budget = max(budget, 1)
+    span_ends = np.cumsum(random.choice(rule.span_lengths, length))
+    begins = np.zeros(length, dtype=bool)
+    begins[span_ends[span_ends < length]] = True
+    begins[1:] |= maskable[1:] != maskable[:-1]  # no span reaches over a special token
+    begins[1:] |= documents[1:] != documents[:-1]  # nor over a document boundary
+    span = np.cumsum(begins)
+    order = np.argsort(random.random(length)[span], kind="stable")  # tokens of a span stay together, in order
+    order = order[maskable[order]]
+    chosen = np.zeros(length, dtype=bool)
+    chosen[order[:budget]] = True
+    return chosen, span

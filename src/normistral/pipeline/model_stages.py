@@ -1,0 +1,142 @@
+"""The stages that make models: swap, realign, adapt."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from normistral.dataset import PackedDataset, open_shard
+from normistral.objective import MaskingRule
+from normistral.pipeline.data_stages import mixture_plan
+from normistral.pipeline.stage import RunContext, Stage
+from normistral.recipe import Recipe, TrainingSettings
+from normistral.records import STARTED_FILE, read_json, read_metrics, sha256_of_json
+from normistral.swap import swap_vocabulary
+from normistral.tokenizer import FIRST_ORDINARY_ID, MASK_ID
+from normistral.training import TrainingJob, train
+from normistral.training.parallel import Trainable
+
+
+def _run_swap(context: RunContext) -> dict[str, Any]:
+    run = context.run
+    report = swap_vocabulary(run.base_model, run.tokenizer, run.swapped_model, context.recipe.swap.method)
+    return dataclasses.asdict(report)
+
+
+def _show_swap(context: RunContext) -> None:
+    counts = context.record("swap").counts
+    context.screen.say(
+        f"      {counts['base_vocabulary']:,} → {counts['vocabulary']:,} tokens, {counts['exact_match_share']:.0%} "
+        f"copied from an equal token, others the mean of {counts['mean_pieces']:.2f} pieces on average; "
+        f"{'one tied matrix' if counts['tied'] else 'embeddings and head'}; "
+        f"{counts['parameters_before'] / 1e6:,.1f} → {counts['parameters_after'] / 1e6:,.1f} M parameters"
+    )
+
+
+SWAP = Stage(
+    name="swap",
+    purpose="rewrite embeddings and head for the new vocabulary",
+    above=("base", "tokenizer"),
+    settings=lambda recipe: recipe.swap.model_dump(mode="json"),
+    run=_run_swap,
+    outputs=("model/*",),
+    show=_show_swap,
+)
+
+
+def _run_training(
+    context: RunContext,
+    name: str,
+    initial: Path,
+    settings: TrainingSettings,
+    first_sequence: int,
+    part: Trainable,
+) -> dict[str, Any]:
+    recipe, run = context.recipe, context.run
+    plan = mixture_plan(context)
+    shards = {source.name: open_shard(run.stage("shards") / source.name) for source in plan.sources}
+    objective = recipe.objective
+    job = TrainingJob(
+        name=name,
+        initial_model=initial,
+        folder=run.stage(name),
+        settings=settings,
+        rule=MaskingRule(
+            masked_share=objective.masked_share,
+            mask_ratio=objective.mask_ratio,
+            span_lengths=objective.span_lengths,
+            replace_with_mask=objective.replace_with_mask,
+            replace_with_random=objective.replace_with_random,
+            mask_id=MASK_ID,
+            first_ordinary_id=FIRST_ORDINARY_ID,
+            vocabulary_size=recipe.tokenizer.vocabulary_size,
+        ),
+        dataset=PackedDataset(plan, shards, recipe.seed),
+        first_sequence=first_sequence,
+        seed=recipe.seed,
+        trainable=part,
+        execution=recipe.runtime,
+        runtime=context.runtime,
+        fingerprint=sha256_of_json(read_json(run.stage(name) / STARTED_FILE)),
+    )
+    return train(job)
+
+
+def _run_realign(context: RunContext) -> dict[str, Any]:
+    return _run_training(
+        context, "realign", context.run.swapped_model, context.recipe.realign, 0, "embeddings"
+    )
+
+
+def _run_adapt(context: RunContext) -> dict[str, Any]:
+    realign = context.recipe.realign
+    first_sequence = realign.steps * realign.global_batch_size
+    initial = context.run.trained_model("realign")
+    return _run_training(context, "adapt", initial, context.recipe.adapt, first_sequence, "all")
+
+
+def _show_training(context: RunContext, name: str) -> None:
+    lines = list(read_metrics(context.run.stage(name) / "metrics.jsonl"))
+    counts = context.record(name).counts
+    edge = max(1, len(lines) // 10)
+
+    def mean(key: str, part: list[dict[str, Any]]) -> str:
+        values = [line[key] for line in part if line[key] is not None]
+        return f"{sum(values) / len(values):.2f}" if values else "–"
+
+    losses = ", ".join(
+        f"{label} {mean(key, lines[:edge])} → {mean(key, lines[-edge:])}"
+        for label, key in (("causal loss", "causal_loss"), ("masked", "masked_loss"))
+    )
+    speed = sorted(line["tokens_per_second"] for line in lines)[len(lines) // 2]
+    context.screen.say(f"      {counts['tokens']:,} tokens, {losses}; median {speed:,.0f} tokens/s")
+
+
+def _training_settings(recipe: Recipe, settings: TrainingSettings) -> dict[str, Any]:
+    return {
+        **settings.model_dump(mode="json"),
+        "objective": recipe.objective.model_dump(mode="json"),
+        "seed": recipe.seed,
+    }
+
+
+REALIGN = Stage(
+    name="realign",
+    purpose="train embeddings and head, body frozen",
+    above=("shards", "mixture", "swap"),
+    settings=lambda recipe: _training_settings(recipe, recipe.realign),
+    run=_run_realign,
+    outputs=("model/*",),
+    show=lambda context: _show_training(context, "realign"),
+)
+
+ADAPT = Stage(
+    name="adapt",
+    purpose="train everything with the hybrid masked-causal objective",
+    above=("shards", "mixture", "realign"),
+    settings=lambda recipe: _training_settings(recipe, recipe.adapt),
+    run=_run_adapt,
+    outputs=("model/*",),
+    show=lambda context: _show_training(context, "adapt"),
+)

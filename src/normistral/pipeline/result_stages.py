@@ -1,0 +1,218 @@
+"""The stages that look at models and give them away: evaluation, publish, report."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from normistral.evaluation import ModelExamples, ModelScore, measure_model, show_model
+from normistral.model import ModelConfig
+from normistral.pipeline.data_stages import heldout_texts, mixture_plan, tokenizer_comparison
+from normistral.pipeline.machine import machine_facts, software_versions
+from normistral.pipeline.report_facts import report_facts
+from normistral.pipeline.stage import RunContext, Stage
+from normistral.publish import CardFacts, ScoreFacts, SourceFacts, StageFacts, model_card, publish_model
+from normistral.records import RunFolder, read_json, write_json
+from normistral.report import write_report
+from normistral.samples import SAMPLES, Sample
+from normistral.weights import read_config
+
+MEASURED = ("base", "swap", "realign", "adapt")
+"""Models that are measured, by the stage that made them."""
+
+SHOWN = ("base", "adapt")
+"""Models that write and read the examples."""
+
+SCORES_NOTE = (
+    "Bits per byte compare across tokenizers; figures per masked token only where the vocabulary is the same "
+    "(not the base's)."
+)
+
+# --- evaluation
+# -----------------------------------------------------------------------------------------------------
+
+
+def _folder_of(run: RunFolder, stage: str) -> Path:
+    return {
+        "base": run.base_model,
+        "swap": run.swapped_model,
+        "realign": run.trained_model("realign"),
+        "adapt": run.trained_model("adapt"),
+    }[stage]
+
+
+def _run_evaluation(context: RunContext) -> dict[str, Any]:
+    recipe, run = context.recipe, context.run
+    folder = run.stage("evaluation")
+    texts = heldout_texts(context, recipe.evaluation.heldout_bytes)
+    for stage in MEASURED:
+        # One file per model measured: an interrupted evaluation goes on with the next.
+        done = folder / f"{stage}.json"
+        if not done.exists():
+            score = measure_model(stage, _folder_of(run, stage), texts, recipe.objective, context.runtime)
+            write_json(done, score.to_json())
+    for stage in SHOWN:
+        done = folder / f"{stage}.examples.json"
+        if not done.exists():
+            examples = show_model(stage, _folder_of(run, stage), recipe.evaluation, context.runtime)
+            write_json(done, examples.to_json())
+    return {
+        language: sum(len(text.encode()) for text in of_language) for language, of_language in texts.items()
+    }
+
+
+def model_scores(run: RunFolder) -> dict[str, ModelScore]:
+    """What the evaluation measured, by the stage that made the model."""
+    folder = run.stage("evaluation")
+    return {stage: ModelScore.from_json(read_json(folder / f"{stage}.json")) for stage in MEASURED}
+
+
+def model_examples(run: RunFolder) -> dict[str, ModelExamples]:
+    """What base and adapted model wrote and read."""
+    folder = run.stage("evaluation")
+    return {stage: ModelExamples.from_json(read_json(folder / f"{stage}.examples.json")) for stage in SHOWN}
+
+
+EVALUATION = Stage(
+    name="evaluation",
+    purpose="measure base, swapped start, realigned and adapted model on held-out text",
+    above=("corpus", "base", "swap", "realign", "adapt"),
+    settings=lambda recipe: {
+        **recipe.evaluation.model_dump(mode="json"),
+        "mask_ratio": recipe.objective.mask_ratio,
+        "span_lengths": list(recipe.objective.span_lengths),
+    },
+    run=_run_evaluation,
+    outputs=("*.json",),
+    show=lambda context: None,  # the closing screen shows it
+)
+
+# --- publish
+# --------------------------------------------------------------------------------------------------------
+
+
+def _run_publish(context: RunContext) -> dict[str, Any]:
+    recipe, run = context.recipe, context.run
+    return publish_model(
+        run.trained_model("adapt"),
+        run.tokenizer,
+        run.published_model,
+        recipe.publish.dtype,
+        model_card(_card_facts(context)),
+        recipe.publish.licence,
+    )
+
+
+def _card_facts(context: RunContext) -> CardFacts:
+    recipe, run = context.recipe, context.run
+    corpus, shards = context.record("corpus").counts, context.record("shards").counts
+    plan = {source.name: source for source in mixture_plan(context).sources}
+    scores = model_scores(run)
+    base_sample = _sample_of(recipe.base.model)
+    runtime = context.runtime
+    return CardFacts(
+        name=recipe.name,
+        repository=recipe.name,
+        description=recipe.description,
+        licence=recipe.publish.licence,
+        base=recipe.base.model,
+        model=ModelConfig.from_hugging_face(read_config(run.trained_model("adapt"))),
+        sources=tuple(
+            SourceFacts(
+                name=source.name,
+                language=source.language,
+                licence=source.licence,
+                documents=corpus[source.name]["train_documents"],
+                tokens=shards[source.name]["tokens"],
+                repeats=plan[source.name].repeats,
+                attribution=sample.attribution if (sample := _sample_of(source.path)) else None,
+                home_page=sample.home_page if sample else None,
+                hub_id=source.path.removeprefix("hub:") if source.path.startswith("hub:") else None,
+            )
+            for source in recipe.corpus.sources
+        ),
+        stages=tuple(
+            StageFacts(name, settings, context.record(name).counts["tokens"], context.record(name).seconds)
+            for name, settings in (("realign", recipe.realign), ("adapt", recipe.adapt))
+        ),
+        objective=recipe.objective,
+        sequence_length=recipe.mixture.sequence_length,
+        precision=f"{runtime.dtype} compute, float32 weights and optimizer state",
+        hardware=", ".join(machine_facts(runtime).values()),
+        base_hub_id=recipe.base.model.removeprefix("hub:") if recipe.base.model.startswith("hub:") else None,
+        base_home_page=base_sample.home_page if base_sample else None,
+        base_licence=base_sample.licence if base_sample else None,
+        base_attribution=base_sample.attribution if base_sample else None,
+        tokenizers=tuple(tokenizer_comparison(context)),
+        scores=tuple(
+            score
+            for language in (entry.language for entry in scores["base"].languages)
+            for score in _score_facts(language, scores["base"], scores["adapt"])
+        ),
+        scores_note=SCORES_NOTE,
+        versions=software_versions(),
+    )
+
+
+def _score_facts(language: str, base: ModelScore, adapted: ModelScore) -> tuple[ScoreFacts, ...]:
+    before, after = base.of(language), adapted.of(language)
+    accuracy = before.masked_accuracy if base.has_mask_token else None
+    return (
+        ScoreFacts(
+            language, "bits per byte", before.bits_per_byte, after.bits_per_byte, lower_is_better=True
+        ),
+        ScoreFacts(language, "masked accuracy", accuracy, after.masked_accuracy, lower_is_better=False),
+    )
+
+
+def _sample_of(path: str) -> Sample | None:
+    return SAMPLES.get(path.removeprefix("sample:")) if path.startswith("sample:") else None
+
+
+def _show_publish(context: RunContext) -> None:
+    counts = context.record("publish").counts
+    context.screen.say(
+        f"      {context.run.published_model}: {counts['parameters']:,} parameters in {counts['dtype']}, "
+        f"{counts['bytes'] / 1e6:,.0f} MB"
+    )
+
+
+PUBLISH = Stage(
+    name="publish",
+    purpose="write the Hugging Face folder and its card",
+    above=("corpus", "tokenizer", "shards", "mixture", "adapt", "evaluation"),
+    settings=lambda recipe: {
+        **recipe.publish.model_dump(mode="json"),
+        "name": recipe.name,
+        "description": recipe.description,
+    },
+    outside=lambda context: context.run.published_model.is_dir(),
+    run=_run_publish,
+    outputs=("files.json",),
+    show=_show_publish,
+    cheap=True,
+)
+
+# --- report
+# ---------------------------------------------------------------------------------------------------------
+
+
+def _run_report(context: RunContext) -> dict[str, Any]:
+    write_report(
+        report_facts(context, model_scores(context.run), model_examples(context.run)), context.run.report
+    )
+    shutil.copyfile(context.run.report, context.run.stage("report") / "report.html")
+    return {"bytes": context.run.report.stat().st_size}
+
+
+REPORT = Stage(
+    name="report",
+    purpose="write report.html",
+    above=("corpus", "tokenizer", "mixture", "realign", "adapt", "evaluation", "publish"),
+    settings=lambda recipe: {"name": recipe.name, "description": recipe.description},
+    run=_run_report,
+    outputs=("report.html",),
+    show=lambda context: None,
+    cheap=True,
+)

@@ -1,0 +1,59 @@
+"""`normistral run`: from a recipe to a published model, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from normistral.pipeline.closing import show_closing
+from normistral.pipeline.data_stages import BASE, CORPUS, MIXTURE, SHARDS, TOKENIZER, check_sources_exist
+from normistral.pipeline.engine import locked, run_stages
+from normistral.pipeline.machine import keep_runtime
+from normistral.pipeline.model_stages import ADAPT, REALIGN, SWAP
+from normistral.pipeline.result_stages import EVALUATION, PUBLISH, REPORT
+from normistral.pipeline.stage import RunContext, Screen
+from normistral.recipe import Recipe, dump_recipe
+from normistral.records import RunFolder, whole_file
+from normistral.training import apply_to_process
+
+STAGES = (CORPUS, BASE, TOKENIZER, SHARDS, MIXTURE, SWAP, REALIGN, ADAPT, EVALUATION, PUBLISH, REPORT)
+"""All stages, each after those that it reads from."""
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    cache: Path,
+    screen: Screen,
+    until: str | None = None,
+    redo: Sequence[str] = (),
+) -> RunFolder:
+    """Run a recipe, or go on with it where it stopped.
+
+    Args:
+        recipe: checked settings.
+        out: the run's folder.
+        cache: folder for samples that can be fetched again.
+        screen: where to tell what happens.
+        until: last stage to run.
+        redo: stages to make anew.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: for everything that the user can put right.
+    """
+    folder = RunFolder(out)
+    check_sources_exist(recipe)
+    with locked(folder):
+        runtime = keep_runtime(folder, recipe.runtime, recipe.seed)
+        apply_to_process(runtime)
+        with whole_file(folder.recipe) as temporary:
+            temporary.write_text(dump_recipe(recipe), encoding="utf-8")
+        context = RunContext(recipe, folder, cache, runtime, screen)
+        screen.say(f"{recipe.name} → {out} ({runtime.device}, {runtime.dtype}, {runtime.threads} threads)")
+        run_stages(STAGES, context, until, redo)
+        if until in (None, REPORT.name):
+            show_closing(context)
+    return folder

@@ -1,0 +1,47 @@
+"""The tokenizer: trained, saved, loaded and compared."""
+
+from normistral.tokenizer.compare import TokenizerRow, compare_tokenizers
+from normistral.tokenizer.load import check_special_tokens, load_tokenizer
+from normistral.tokenizer.plain_text import plain_text_tokenizer
+from normistral.tokenizer.sample import SourceSample, sample_texts, spread
+from normistral.tokenizer.save import save_tokenizer
+from normistral.tokenizer.special_tokens import (
+    BOS_ID,
+    BOS_TOKEN,
+    EOS_ID,
+    EOS_TOKEN,
+    FIRST_ORDINARY_ID,
+    MASK_ID,
+    MASK_TOKEN,
+    PAD_ID,
+    PAD_TOKEN,
+    SPECIAL_TOKENS,
+    UNK_ID,
+    UNK_TOKEN,
+)
+from normistral.tokenizer.train import train_tokenizer
+
+__all__ = [
+    "BOS_ID",
+    "BOS_TOKEN",
+    "EOS_ID",
+    "EOS_TOKEN",
+    "FIRST_ORDINARY_ID",
+    "MASK_ID",
+    "MASK_TOKEN",
+    "PAD_ID",
+    "PAD_TOKEN",
+    "SPECIAL_TOKENS",
+    "UNK_ID",
+    "UNK_TOKEN",
+    "SourceSample",
+    "TokenizerRow",
+    "check_special_tokens",
+    "compare_tokenizers",
+    "load_tokenizer",
+    "plain_text_tokenizer",
+    "sample_texts",
+    "save_tokenizer",
+    "spread",
+    "train_tokenizer",
+]

@@ -1,0 +1,15 @@
+"""Training: the loop, the parallel plan, optimizer, schedule, checkpoints."""
+
+from normistral.training.devices import Runtime, apply_to_process, resolve_runtime
+from normistral.training.loop import Stopped, TrainingJob, train
+from normistral.training.model_state import load_weights
+
+__all__ = [
+    "Runtime",
+    "Stopped",
+    "TrainingJob",
+    "apply_to_process",
+    "load_weights",
+    "resolve_runtime",
+    "train",
+]

@@ -1,0 +1,29 @@
+"""Weights: model folders in safetensors, and how a base model gets into one."""
+
+from normistral.weights.base import import_base
+from normistral.weights.gguf_import import import_gguf
+from normistral.weights.model_folder import (
+    WrittenModel,
+    check_architecture,
+    copy_files,
+    copy_model_folder,
+    count_parameters,
+    read_config,
+    read_tensor,
+    tensor_names,
+    write_model_folder,
+)
+
+__all__ = [
+    "WrittenModel",
+    "check_architecture",
+    "copy_files",
+    "copy_model_folder",
+    "count_parameters",
+    "import_base",
+    "import_gguf",
+    "read_config",
+    "read_tensor",
+    "tensor_names",
+    "write_model_folder",
+]
