@@ -35,7 +35,7 @@ def naming_full_disk(path: Path, survivor: str = "nothing already finished is lo
     """
     try:
         yield
-    except Exception as error:
+    except BaseException as error:  # a failed sharded checkpoint is no Exception
         if not _caused_by_full_disk(error):
             raise
         raise UserError(

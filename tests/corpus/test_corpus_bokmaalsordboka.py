@@ -38,6 +38,8 @@ def database(tmp_path: Path) -> Path:
         connection.executemany(
             "INSERT INTO articles VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
+                ("33", "", "", "EXPR", "", "[]", ""),
+                ("34", "av sted | avsted", "av sted | avsted", "EXPR", "", "[]", ""),
                 ("100", "våpenhjelp", "våpenhjelp", "NOUN", "Masc", "[]", ""),
                 (
                     "24627",
@@ -51,8 +53,8 @@ def database(tmp_path: Path) -> Path:
                 ("9", "a", "A | a", "", "", paradigms("SYM", ["a"]), None),
                 (
                     "31",
-                    "[gå|fly] i strupen på",
-                    "",
+                    "[gå|fly]  i strupen på",
+                    "[gå | fly] i strupen på",
                     "EXPR",
                     "",
                     paradigms("EXPR", ["[gå|fly] i strupen på"]),
@@ -78,6 +80,8 @@ def database(tmp_path: Path) -> Path:
                 (9, "9", "symbol for måleenheten ar, målestokk 1 : 100"),
                 (10, "31", ": gå til angrep på"),
                 (11, "32", "stjerne"),
+                (12, "33", "forklaring uten oppslagsord"),
+                (13, "34", "bort"),
             ],
         )
         connection.executemany(
@@ -96,7 +100,6 @@ def test_articles_read_like_a_dictionary(database: Path) -> None:
     articles = dict(read_articles(database))
     assert articles["24627"] == (
         "hus (substantiv, intetkjønn)\n"
-        "Bøyning: huset, husa, husene\n"
         "Opphav: norr. hús\n"
         "- holde hus\n"
         "1. bygning (med tak); jamfør: hytte\n"
@@ -106,16 +109,17 @@ def test_articles_read_like_a_dictionary(database: Path) -> None:
     )
     assert articles["9"] == "a, A (symbol)\nsymbol for måleenheten ar, målestokk 1 : 100"
     assert articles["31"] == "gå eller fly i strupen på (uttrykk)\ngå til angrep på"
+    assert articles["34"] == "av sted, avsted (uttrykk)\nbort"
     assert articles["32"] == (
-        "sol, soll (substantiv eller adjektiv, hankjønn eller hunkjønn)\nBøyning: solen, sola\nstjerne"
+        "sol, soll (substantiv eller adjektiv, hankjønn eller hunkjønn)\nstjerne"
     )
 
 
 def test_articles_come_in_the_order_of_their_numbers_and_empty_ones_are_empty(database: Path) -> None:
     articles = list(read_articles(database))
-    assert [article_id for article_id, _ in articles] == ["9", "31", "32", "100", "24627"]
-    assert dict(articles)["100"] == ""
-    assert count_articles(database) == 5
+    assert [article_id for article_id, _ in articles] == ["9", "31", "32", "33", "34", "100", "24627"]
+    assert [article_id for article_id, text in articles if not text] == ["33", "100"]
+    assert count_articles(database) == 7
 
 
 def test_a_file_that_is_no_such_database_is_named(tmp_path: Path) -> None:

@@ -123,21 +123,20 @@ def test_a_source_that_was_finished_is_not_read_again(
 
     def interrupted(source: SourceSettings, cache: Path, on_read: Callable[[float], None]) -> Any:
         read.append(source.name)
-        for number, document in enumerate(build_module_read_source(source, cache, on_read)):
+        for number, document in enumerate(really_read(source, cache, on_read)):
             if source.name == "second" and number == 25:
                 raise KeyboardInterrupt
             yield document
 
-    build_module_read_source = build_module.read_source
+    really_read = build_module.read_source
     monkeypatch.setattr(build_module, "read_source", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_corpus(settings(first, second), tmp_path, run)
     assert not run.documents("second", "train").exists()
-    monkeypatch.setattr(build_module, "read_source", build_module_read_source)
     monkeypatch.setattr(
         build_module,
         "read_source",
-        lambda *given: read.append(given[0].name) or build_module_read_source(*given),
+        lambda *given: read.append(given[0].name) or really_read(*given),
     )
     assert build_corpus(settings(first, second), tmp_path, run) == expected
     assert build_corpus(settings(first, second), tmp_path, run) == expected

@@ -58,6 +58,6 @@ def test_the_dictionary_is_fetched_and_every_article_reads_clean(tmp_path: Path)
     articles = {document.id: document.text for document in read_source(source, tmp_path)}
     assert len(articles) == 90_841
     assert 1_500 < sum(not text for text in articles.values()) < 2_000
-    assert "fjord (substantiv, hankjønn)\nBøyning: fjorden, fjorder, fjordene\n" in articles["15101"]
+    assert "fjord (substantiv, hankjønn)\n" in articles["15101"]
     assert sum(len(text.encode()) for text in articles.values()) > 15_000_000
     assert not [text for text in articles.values() if "$" in text or "  " in text or text != text.strip()]

@@ -81,11 +81,22 @@ def test_generation_stops_soon_after_the_stop_string(tiny: LoadedModel) -> None:
     assert generate(tiny, PROMPT, max_new_tokens=40, stop=(whole.text[5],)).tokens < whole.tokens
 
 
-def test_the_earliest_of_several_stop_strings_counts(tiny: LoadedModel) -> None:
+def test_the_earliest_of_several_stop_strings_counts_also_within_one_token(tiny: LoadedModel) -> None:
+    pieces: list[str] = []
+    whole = generate(tiny, PROMPT, max_new_tokens=40, on_text=pieces.append).text
+    piece = max(pieces, key=len)
+    later, earlier = piece[-1], piece[1]
+    assert whole.index(earlier) < whole.index(later)
+    assert generate(tiny, PROMPT, 40, stop=(later, earlier)).text == whole[: whole.index(earlier)]
+
+
+def test_what_is_shown_is_never_part_of_a_stop_string(tiny: LoadedModel) -> None:
     whole = generate(tiny, PROMPT, max_new_tokens=40).text
-    assert (
-        generate(tiny, PROMPT, 40, stop=(whole[20:24], whole[8:12])).text == whole[: whole.find(whole[8:12])]
-    )
+    for start in range(0, len(whole) - 6, 3):
+        pieces: list[str] = []
+        stop = whole[start : start + 6]
+        generate(tiny, PROMPT, max_new_tokens=40, stop=(stop,), on_text=pieces.append)
+        assert "".join(pieces) == whole[: whole.index(stop)]
 
 
 @pytest.mark.parametrize("stop", [(), ("\n",), ("e",), ("zzzz", "l!")])
@@ -113,6 +124,19 @@ def test_sampling_is_repeated_by_its_seed_and_leaves_the_shared_generator_alone(
     texts = [generate(tiny, PROMPT, 20, sample=True, seed=seed).text for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_sampling_leaves_no_token_out_unasked(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    possible: list[int] = []
+    multinomial = torch.multinomial
+
+    def noting(probabilities: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        possible.append(int((probabilities > 0).sum()))
+        return multinomial(probabilities, *rest, **more)
+
+    monkeypatch.setattr(torch, "multinomial", noting)
+    generate(tiny, PROMPT, max_new_tokens=3, sample=True, temperature=5.0, seed=1)
+    assert possible == [tiny.model.config.vocab_size] * 3
 
 
 def test_sampling_among_almost_nothing_is_greedy(tiny: LoadedModel) -> None:

@@ -63,10 +63,11 @@ def test_a_quantised_model_still_knows_what_it_was_taught(taught: Any, quantize:
 
 
 def test_quantised_loading_does_not_chatter(
-    tiny_model_folder: Path, capfd: pytest.CaptureFixture[str]
+    tiny_model_folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     generate(load(tiny_model_folder, quantize="8bit"), "Oslo", max_new_tokens=3)
     assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
 
 
 def test_a_plain_call_attends_as_the_mode_says(tiny_model_folder: Path) -> None:

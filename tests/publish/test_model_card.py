@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,20 +100,15 @@ def test_sources_stand_with_licence_documents_tokens_and_repeats(facts: CardFact
         "9,876,543",
         "4.00",
     ]
-    assert table_row(card, "saami-web") == ["saami-web", "Northern Sami", "CC-BY-4.0", "–", "–", "–"]
+    assert table_row(card, "saami-web") == ["saami-web", "Northern Sámi", "CC-BY-4.0", "–", "–", "–"]
     assert "- mimir|core (various): The library" in card
 
 
 def test_tokenizers_are_compared_as_on_the_original_card(facts: CardFacts) -> None:
     card = model_card(facts)
     tokenizers = card[card.index("## Tokenizer") : card.index("## Evaluation")]
-    assert table_row(tokenizers, "Mistral-Nemo-Base-2407") == [
-        "Mistral-Nemo-Base-2407",
-        "131,072",
-        "1.79",
-        "–",
-    ]
-    assert table_row(tokenizers, "normistral-11b-warm") == ["normistral-11b-warm", "51,200", "1.22", "1.82"]
+    assert table_row(tokenizers, "Mistral-Nemo-Base-2407")[1:] == ["131,072", "1.79", "–"]
+    assert table_row(tokenizers, "normistral-11b-warm")[1:] == ["51,200", "1.22", "1.82"]
 
 
 def test_scores_stand_before_and_after(facts: CardFacts) -> None:
@@ -219,6 +215,24 @@ def test_the_first_example_translates_and_stops_at_the_newline(
     for text in ("I like coffee.", "Oslo", "def hello(name):"):
         ours = generate(loaded, f"Engelsk: {text}\nBokmål:", max_new_tokens=64, stop=("\n",)).text
         assert example["generate"](text).strip("\ufffd") == ours.strip().strip("\ufffd")
+    answer = load(tmp_path / "model").tokenizer(taught.translation + "\n", add_special_tokens=False).input_ids
+    generated = generated_lengths(example["model"], lambda: example["generate"]("I like coffee."))
+    assert generated == [len(example["tokenizer"](taught.prompt).input_ids) + len(answer)]
+
+
+def generated_lengths(model: Any, act: Callable[[], object]) -> list[int]:
+    """How long the sequences are that the model's `generate` returns while `act` runs."""
+    lengths = []
+    generate_ids = model.generate
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        ids = generate_ids(*args, **kwargs)
+        lengths.append(ids.size(1))
+        return ids
+
+    model.generate = noting
+    act()
+    return lengths
 
 
 def test_the_second_example_loads_in_lower_precision(

@@ -161,9 +161,8 @@ def test_the_page_can_be_read_aloud_and_on_a_phone(facts: ReportFacts, tmp_path:
         assert "at step" in (attributes["aria-label"] or "")
     cells = [attributes for tag, attributes in page.tags if tag == "th"]
     assert all(attributes["scope"] in ("col", "row") for attributes in cells)
-    names = {
-        attributes.get("name"): attributes.get("content") for tag, attributes in page.tags if tag == "meta"
-    }
+    metas = [attributes for tag, attributes in page.tags if tag == "meta"]
+    names = {attributes.get("name"): attributes.get("content") for attributes in metas}
     assert names["viewport"] == "width=device-width, initial-scale=1"
     assert names["color-scheme"] == "light dark"
     assert "prefers-color-scheme: dark" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ import typer
 
 from normistral import __version__
 from normistral.cli.screen import Terminal
-from normistral.errors import UserError
+from normistral.errors import Stopped, UserError
 
 app = typer.Typer(
     help="Turn an open base language model into a model of your language.",
@@ -149,8 +149,6 @@ def main() -> None:
     """Entry point: user errors are one sentence and exit code 2; `--debug` anywhere shows the traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    from normistral.cli.stopped import stopped_message
-
     try:
         app(arguments, prog_name="normistral")
     except UserError as error:
@@ -161,11 +159,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("normistral: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
-        message = stopped_message(error)
-        if debug or message is None:
-            raise
-        print(f"normistral: {message}; the same command goes on from here", file=sys.stderr)
+    except Stopped as error:
+        print(f"normistral: {error}; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 

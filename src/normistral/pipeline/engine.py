@@ -78,15 +78,16 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
         )
     earlier = record.inputs if record else _started_with(folder)
     resuming = earlier == inputs
-    if earlier is not None and not resuming:
+    keeps_pieces = stage.checks_own_pieces and record is None
+    if earlier is not None and not resuming and not keeps_pieces:
         if not may_redo:
             changed = differences(earlier, inputs)
             more = "; …" if len(changed) > MOST_DIFFERENCES_SHOWN else ""
             state = "was made" if record else "was begun"
             raise UserError(
                 f"stage {stage.name} in {context.run.root} {state} from other inputs "
-                f"({'; '.join(changed[:MOST_DIFFERENCES_SHOWN])}{more}); run with --redo {stage.name} to make it "
-                "anew, or give another --out"
+                f"({'; '.join(changed[:MOST_DIFFERENCES_SHOWN])}{more}); run with --redo {stage.name} "
+                "to make it anew, or give another --out"
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,9 +130,7 @@ def locked(run: RunFolder) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"another process is working in {run.root}; wait for it or give another --out"
-            ) from None
+            raise UserError(f"another process is working in {run.root}; wait or give another --out") from None
         yield
 
 

@@ -27,8 +27,9 @@ def _run_swap(context: RunContext) -> dict[str, Any]:
 def _show_swap(context: RunContext) -> None:
     counts = context.record("swap").counts
     context.screen.say(
-        f"      {counts['base_vocabulary']:,} → {counts['vocabulary']:,} tokens, {counts['exact_match_share']:.0%} "
-        f"copied from an equal token, others the mean of {counts['mean_pieces']:.2f} pieces on average; "
+        f"      {counts['base_vocabulary']:,} → {counts['vocabulary']:,} tokens, "
+        f"{counts['exact_match_share']:.0%} copied from an equal token, others the mean of "
+        f"{counts['mean_pieces']:.2f} pieces on average; "
         f"{'one tied matrix' if counts['tied'] else 'embeddings and head'}; "
         f"{counts['parameters_before'] / 1e6:,.1f} → {counts['parameters_after'] / 1e6:,.1f} M parameters"
     )

@@ -15,9 +15,9 @@ from normistral.report import Example, ReportFacts, StageCurves, Table
 MODEL_NAMES = {"base": "base", "swap": "after the swap", "realign": "after realign", "adapt": "after adapt"}
 
 MEANING = (
-    "Bits per byte: how many bits the model needs for a byte of held-out text, read left to right; lower is better, "
-    "and it compares across tokenizers. Masked figures: of held-out tokens hidden in their sentence and read both ways, "
-    "the share guessed right and the bits needed for each."
+    "Bits per byte: how many bits the model needs for a byte of held-out text, read left to right; lower is "
+    "better, and it compares across tokenizers. Masked figures: of held-out tokens hidden in their sentence "
+    "and read both ways, the share guessed right and the bits needed for each."
 )
 STAND_IN_NOTE = (
     "The base has no <mask>: its unknown token stands in for it, and its masked figures are over its own, "

@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,9 @@ class Screen(Protocol):
     def say(self, text: str) -> None:
         """One line of plain text."""
 
-    def table(self, title: str, header: tuple[str, ...], rows: list[tuple[str, ...]], note: str = "") -> None:
+    def table(
+        self, title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], note: str = ""
+    ) -> None:
         """A table with a title and, below it, a note."""
 
 
@@ -66,5 +68,7 @@ class Stage:
     """To be raised when the same inputs come out different."""
     cheap: bool = False
     """Redone without asking when its inputs changed."""
+    checks_own_pieces: bool = False
+    """Keeps pieces of unfinished work that are still right and remakes the others by itself."""
     outside: Callable[[RunContext], Any] = lambda context: None
     """What it reads from outside the run (source files), in a form that changes when they do."""

@@ -144,7 +144,7 @@ def _predict(
     labels_P = labels_BT[labelled_BT].to(device)
     nats, hits = [], []
     size = chunk_length(model.config.vocabulary_size)
-    for hidden_CD, labels_C in zip(hidden_PD.split(size), labels_P.split(size), strict=True):
+    for hidden_CD, labels_C in zip(torch.split(hidden_PD, size), torch.split(labels_P, size), strict=True):
         logits_CV = (hidden_CD @ model.lm_head.weight.T).float()
         label_logits_C = logits_CV.gather(1, labels_C[:, None]).squeeze(1)
         nats.append(logits_CV.logsumexp(dim=1) - label_logits_C)
@@ -164,6 +164,6 @@ def _stack(rows: list[Row]) -> Tensor:
     return torch.from_numpy(np.stack([row.tokens for row in rows]))
 
 
-def _one_more(values: np.ndarray, fill: int | bool) -> np.ndarray:  # type: ignore[type-arg]
+def _one_more(values: np.ndarray, fill: int | bool) -> np.ndarray:
     """Lengthen by one, so that the objective, which drops the last token, keeps the whole row."""
     return np.append(values, np.asarray(fill, dtype=values.dtype))

@@ -1,12 +1,11 @@
 """Training: the loop, the parallel plan, optimizer, schedule, checkpoints."""
 
 from normistral.training.devices import Runtime, apply_to_process, resolve_runtime
-from normistral.training.loop import Stopped, TrainingJob, train
+from normistral.training.loop import TrainingJob, train
 from normistral.training.model_state import load_weights
 
 __all__ = [
     "Runtime",
-    "Stopped",
     "TrainingJob",
     "apply_to_process",
     "load_weights",

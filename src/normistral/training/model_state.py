@@ -30,8 +30,8 @@ def load_weights(model: Mistral, folder: Path) -> None:
             tensor = read_tensor(folder, name).float()
             if tensor.shape != parameter.shape:
                 raise UserError(
-                    f"model folder {folder}: tensor '{name}' has shape {tuple(tensor.shape)} where its config.json "
-                    f"says {tuple(parameter.shape)}"
+                    f"model folder {folder}: tensor '{name}' has shape {tuple(tensor.shape)} where its "
+                    f"config.json says {tuple(parameter.shape)}"
                 )
             if isinstance(parameter, DTensor):
                 # Every rank reads the same file: nothing is broadcast.
