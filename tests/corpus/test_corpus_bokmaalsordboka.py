@@ -110,9 +110,7 @@ def test_articles_read_like_a_dictionary(database: Path) -> None:
     assert articles["9"] == "a, A (symbol)\nsymbol for måleenheten ar, målestokk 1 : 100"
     assert articles["31"] == "gå eller fly i strupen på (uttrykk)\ngå til angrep på"
     assert articles["34"] == "av sted, avsted (uttrykk)\nbort"
-    assert articles["32"] == (
-        "sol, soll (substantiv eller adjektiv, hankjønn eller hunkjønn)\nstjerne"
-    )
+    assert articles["32"] == ("sol, soll (substantiv eller adjektiv, hankjønn eller hunkjønn)\nstjerne")
 
 
 def test_articles_come_in_the_order_of_their_numbers_and_empty_ones_are_empty(database: Path) -> None:

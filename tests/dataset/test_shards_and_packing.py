@@ -15,7 +15,8 @@ from normistral.errors import UserError
 def documents(seed: int, count: int, vocabulary: int) -> list[NDArray[np.int64]]:
     random = np.random.default_rng(seed)
     return [
-        np.concatenate([[1], random.integers(16, vocabulary, random.integers(1, 30)), [2]]) for _ in range(count)
+        np.concatenate([[1], random.integers(16, vocabulary, random.integers(1, 30)), [2]])
+        for _ in range(count)
     ]
 
 

@@ -19,7 +19,9 @@ def problem(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return hidden_PD, head_VD, labels_P, weights_P
 
 
-def reference(hidden_PD: torch.Tensor, head_VD: torch.Tensor, labels_P: torch.Tensor, weights_P: torch.Tensor) -> torch.Tensor:
+def reference(
+    hidden_PD: torch.Tensor, head_VD: torch.Tensor, labels_P: torch.Tensor, weights_P: torch.Tensor
+) -> torch.Tensor:
     logits_PV = hidden_PD.double() @ head_VD.double().T
     nats_P = F.cross_entropy(logits_PV, labels_P, ignore_index=-100, reduction="none")
     return (nats_P * weights_P.double()).sum()

@@ -9,20 +9,35 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from normistral.errors import UserError
 from normistral.model import AttentionLayout, Mistral, ModelConfig
+from normistral.model.attention import attend, attend_by_products
 
 SHAPES = [
-    pytest.param(MistralForCausalLM, dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16), id="mistral-gqa"),
-    pytest.param(MistralForCausalLM, dict(num_attention_heads=2, num_key_value_heads=2, head_dim=24), id="wide-heads"),
-    pytest.param(MistralForCausalLM, dict(num_attention_heads=6, num_key_value_heads=1, head_dim=8), id="one-kv-head"),
-    pytest.param(LlamaForCausalLM, dict(num_attention_heads=3, num_key_value_heads=3, head_dim=20), id="llama-mha"),
+    pytest.param(
+        MistralForCausalLM,
+        {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16},
+        id="mistral-gqa",
+    ),
+    pytest.param(
+        MistralForCausalLM,
+        {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 24},
+        id="wide-heads",
+    ),
+    pytest.param(
+        MistralForCausalLM,
+        {"num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 8},
+        id="one-kv-head",
+    ),
+    pytest.param(
+        LlamaForCausalLM, {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 20}, id="llama-mha"
+    ),
     pytest.param(
         LlamaForCausalLM,
-        dict(
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=16,
-            tie_word_embeddings=True,
-            rope_parameters={
+        {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
                 "rope_type": "llama3",
                 "rope_theta": 10_000.0,
                 "factor": 4.0,
@@ -30,7 +45,7 @@ SHAPES = [
                 "high_freq_factor": 4.0,
                 "original_max_position_embeddings": 16,
             },
-        ),
+        },
         id="llama3-rope-tied",
     ),
 ]
@@ -40,8 +55,14 @@ TOKENS_BT = torch.randint(0, 96, (2, 33), generator=torch.Generator().manual_see
 def tiny_pair(kind: type[PreTrainedModel], shape: dict[str, object]) -> tuple[PreTrainedModel, Mistral]:
     """A random model of `transformers` and ours with the same weights."""
     torch.manual_seed(3)
-    sizes = dict(vocab_size=96, hidden_size=60, intermediate_size=100, num_hidden_layers=3, initializer_range=0.2)
-    defaults = dict(max_position_embeddings=64, rms_norm_eps=1e-5)
+    sizes = {
+        "vocab_size": 96,
+        "hidden_size": 60,
+        "intermediate_size": 100,
+        "num_hidden_layers": 3,
+        "initializer_range": 0.2,
+    }
+    defaults = {"max_position_embeddings": 64, "rms_norm_eps": 1e-5}
     if kind is MistralForCausalLM:
         config = MistralConfig(**sizes, **defaults, sliding_window=None, is_causal=True, **shape)
     else:
@@ -65,7 +86,9 @@ def test_causal_logits_equal_transformers(kind: type[PreTrainedModel], shape: di
 
 @torch.no_grad()
 @pytest.mark.parametrize(("kind", "shape"), SHAPES)
-def test_bidirectional_logits_equal_transformers(kind: type[PreTrainedModel], shape: dict[str, object]) -> None:
+def test_bidirectional_logits_equal_transformers(
+    kind: type[PreTrainedModel], shape: dict[str, object]
+) -> None:
     theirs, ours = tiny_pair(kind, shape)
     one_document_BT = torch.zeros_like(TOKENS_BT)
     layout = AttentionLayout.of_documents(one_document_BT, torch.ones(2, dtype=torch.bool))
@@ -77,7 +100,9 @@ def test_bidirectional_logits_equal_transformers(kind: type[PreTrainedModel], sh
 @torch.no_grad()
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_packed_document_gets_the_logits_it_has_alone(bidirectional: bool) -> None:
-    theirs, ours = tiny_pair(MistralForCausalLM, dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16))
+    theirs, ours = tiny_pair(
+        MistralForCausalLM, {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    )
     documents_BT = torch.tensor([[0] * 10 + [1] * 23, [0] * 20 + [1] * 1 + [2] * 12])
     layout = AttentionLayout.of_documents(documents_BT, torch.tensor([bidirectional, bidirectional]))
     packed_BTV = ours(TOKENS_BT, layout)
@@ -90,7 +115,9 @@ def test_a_packed_document_gets_the_logits_it_has_alone(bidirectional: bool) -> 
 
 @torch.no_grad()
 def test_causal_rows_do_not_see_the_future_and_bidirectional_rows_do() -> None:
-    _, ours = tiny_pair(MistralForCausalLM, dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16))
+    _, ours = tiny_pair(
+        MistralForCausalLM, {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    )
     layout = AttentionLayout.of_documents(torch.zeros_like(TOKENS_BT), torch.tensor([False, True]))
     changed_BT = TOKENS_BT.clone()
     changed_BT[:, -1] = (changed_BT[:, -1] + 1) % 96
@@ -101,7 +128,9 @@ def test_causal_rows_do_not_see_the_future_and_bidirectional_rows_do() -> None:
 
 @torch.no_grad()
 def test_another_document_never_leaks() -> None:
-    _, ours = tiny_pair(MistralForCausalLM, dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16))
+    _, ours = tiny_pair(
+        MistralForCausalLM, {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    )
     documents_BT = torch.tensor([[0] * 16 + [1] * 17] * 2)
     layout = AttentionLayout.of_documents(documents_BT, torch.tensor([False, True]))
     changed_BT = TOKENS_BT.clone()
@@ -162,7 +191,10 @@ def test_parameters_are_counted_as_torch_counts_them(tied: bool, rope: None) -> 
         ({"hidden_act": "gelu"}, "gelu"),
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
-        ({"model_type": "mistral", "sliding_window": 16, "max_position_embeddings": 64}, "sliding window of 16"),
+        (
+            {"model_type": "mistral", "sliding_window": 16, "max_position_embeddings": 64},
+            "sliding window of 16",
+        ),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "yarn"),
     ],
 )
@@ -176,7 +208,9 @@ def slow_rotation(x_TH: Tensor, theta: float) -> Tensor:
     """Rotary positions as complex numbers, in float64."""
     half = x_TH.size(1) // 2
     angles = torch.arange(x_TH.size(0)).double()[:, None] * theta ** (-torch.arange(half).double() / half)
-    turned = torch.complex(x_TH[:, :half].double(), x_TH[:, half:].double()) * torch.polar(torch.ones_like(angles), angles)
+    turned = torch.complex(x_TH[:, :half].double(), x_TH[:, half:].double()) * torch.polar(
+        torch.ones_like(angles), angles
+    )
     return torch.cat((turned.real, turned.imag), dim=1)
 
 
@@ -187,3 +221,22 @@ def test_rotary_positions_equal_complex_rotation() -> None:
     x_TH = torch.randn(40, 16)
     rotation = Rotation.of_length(config, 40, torch.device("cpu"), torch.float32)
     torch.testing.assert_close(rotation.turn(x_TH).double(), slow_rotation(x_TH, 1e4), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (3, 1), (2, 2)])
+def test_attention_by_products_equals_the_reference_in_float64(heads: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    query_heads, key_value_heads = heads
+    query, key, value = (
+        torch.randn(2, count, 21, 8, dtype=torch.float64, requires_grad=True)
+        for count in (query_heads, key_value_heads, key_value_heads)
+    )
+    documents_BT = torch.tensor([[0] * 9 + [1] * 12, [0] * 20 + [1]])
+    bias = AttentionLayout.of_documents(documents_BT, torch.tensor([False, True])).bias(torch.float64)
+    assert bias is not None
+    results = []
+    for function in (attend, attend_by_products):
+        mixed = function(query, key, value, bias)
+        results.append((mixed, *torch.autograd.grad(mixed.square().sum(), (query, key, value))))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)

@@ -100,7 +100,9 @@ def test_spans_are_of_one_to_three_tokens_and_share_their_fate() -> None:
     whole_example = masked_example(
         tokens, np.zeros_like(tokens), replace(RULE, replace_with_mask=1.0, span_lengths=(2,)), generator(0)
     )
-    runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], (whole_example.inputs == MASK).astype(int), [0]]))))[::2]
+    runs = np.diff(
+        np.flatnonzero(np.diff(np.concatenate([[0], (whole_example.inputs == MASK).astype(int), [0]])))
+    )[::2]
     assert (runs % 2 == 0).mean() > 0.99
 
 

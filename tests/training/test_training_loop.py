@@ -56,7 +56,10 @@ def plain_loop(job: TrainingJob) -> dict[str, torch.Tensor]:
     settings = job.settings
     matrices = [p for p in model.parameters() if p.ndim > 1]
     norms = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": norms, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.epsilon)
     for step in range(settings.steps):
         for group in optimizer.param_groups:
@@ -111,7 +114,9 @@ def test_a_tied_model_stays_tied_and_its_matrix_is_trained(tmp_path: Path, tiny_
 
 
 @pytest.mark.parametrize("trainable", ["all", "embeddings"])
-def test_a_resumed_run_is_identical_to_the_bit(tmp_path: Path, tiny_model_folder: Path, trainable: str) -> None:
+def test_a_resumed_run_is_identical_to_the_bit(
+    tmp_path: Path, tiny_model_folder: Path, trainable: str
+) -> None:
     whole = tiny_job(tmp_path / "whole", tiny_model_folder, trainable=trainable)
     train(whole)
     stopped = tiny_job(tmp_path / "stopped", tiny_model_folder, trainable=trainable)
@@ -122,7 +127,9 @@ def test_a_resumed_run_is_identical_to_the_bit(tmp_path: Path, tiny_model_folder
     train(tiny_job(tmp_path / "stopped", tiny_model_folder, trainable=trainable))
     assert_same_weights(whole.folder / "model", stopped.folder / "model")
     for one, other in zip(
-        read_metrics(whole.folder / "metrics.jsonl"), read_metrics(stopped.folder / "metrics.jsonl"), strict=True
+        read_metrics(whole.folder / "metrics.jsonl"),
+        read_metrics(stopped.folder / "metrics.jsonl"),
+        strict=True,
     ):
         assert {**one, "tokens_per_second": 0} == {**other, "tokens_per_second": 0}
 
@@ -168,7 +175,9 @@ def test_a_run_killed_twice_ends_in_the_same_weights(tmp_path: Path, tiny_model_
     assert_same_weights(tmp_path / "whole/adapt/model", tmp_path / "killed/adapt/model")
 
 
-def test_a_wish_to_stop_is_heard_with_a_checkpoint(tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wish_to_stop_is_heard_with_a_checkpoint(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = iter([False, False, False, True, False, False, False, False])
     monkeypatch.setattr(StopRequest, "agreed", lambda self, device: next(asked))
     job = tiny_job(tmp_path, tiny_model_folder, checkpoint_every=100)
@@ -255,7 +264,9 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_survives(
     used = 10_000 - state["left"]
     shutil.rmtree(job.folder)
     state["left"] = used // 2  # enough for the first of three checkpoints and a part of the second
-    with pytest.raises(UserError, match="no disk space left while writing .*step-00000006: the checkpoints before it are"):
+    with pytest.raises(
+        UserError, match="no disk space left while writing .*step-00000006: the checkpoints before it are"
+    ):
         train(job)
     assert [path.name for path in (job.folder / "checkpoints").iterdir()] == ["step-00000003"]
     state["left"] = 10_000
@@ -282,5 +293,3 @@ def test_a_model_folder_of_another_shape_is_refused(tmp_path: Path, tiny_model_f
     config = ModelConfig.from_hugging_face(read_config(tiny_model_folder)).with_vocabulary(401)
     with pytest.raises(UserError, match="has shape .400, 64. where its config.json says .401, 64."):
         load_weights(Mistral(config), tiny_model_folder)
-
-

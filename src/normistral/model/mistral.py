@@ -70,14 +70,14 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.width, key_value_width, bias=False)
         self.o_proj = nn.Linear(query_width, config.width, bias=False)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, layout: AttentionLayout) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, bias_B1TT: Tensor | None) -> Tensor:
         """Mix positions that may see each other."""
         batch, length, _ = x_BTD.shape
         heads = (batch, length, -1, self.head_width)
         query_BNTH = self.q_proj(x_BTD).view(heads).transpose(1, 2)
         key_BKTH = self.k_proj(x_BTD).view(heads).transpose(1, 2)
         value_BKTH = self.v_proj(x_BTD).view(heads).transpose(1, 2)
-        mixed_BNTH = attend(rotation.turn(query_BNTH), rotation.turn(key_BKTH), value_BKTH, layout)
+        mixed_BNTH = attend(rotation.turn(query_BNTH), rotation.turn(key_BKTH), value_BKTH, bias_B1TT)
         return self.o_proj(mixed_BNTH.transpose(1, 2).reshape(batch, length, -1))  # type: ignore[no-any-return]
 
 
@@ -105,9 +105,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_epsilon)
         self.mlp = SwiGLU(config)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, layout: AttentionLayout) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, bias_B1TT: Tensor | None) -> Tensor:
         """Add attention, then the feed-forward network, to the residual stream."""
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, layout)
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, bias_B1TT)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))  # type: ignore[no-any-return]
 
 
@@ -147,8 +147,9 @@ class Mistral(nn.Module):
         """Final hidden states [B, T, D], normed: what the LM head reads."""
         x_BTD = self.model.embed_tokens(tokens_BT)
         rotation = Rotation.of_length(self.config, tokens_BT.size(1), x_BTD.device, x_BTD.dtype)
+        bias_B1TT = layout.bias(x_BTD.dtype)
         for layer in self.model.layers:
-            x_BTD = layer(x_BTD, rotation, layout)
+            x_BTD = layer(x_BTD, rotation, bias_B1TT)
         return self.model.norm(x_BTD)  # type: ignore[no-any-return]
 
     def forward(

@@ -1,0 +1,170 @@
+"""From text to a published model with a tiny base: what comes out, what is skipped, and that kills change
+nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_run import finish, small_recipe, start, write_recipe, write_sources
+
+from normistral.records import RunFolder, StageRecord, sha256_of_file
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """A folder with sources and a recipe."""
+    folder = tmp_path_factory.mktemp("workshop")
+    write_sources(folder / "text")
+    write_recipe(folder / "small.yaml", small_recipe(tiny_model_folder, folder / "text"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop: Path) -> tuple[RunFolder, str]:
+    """A run from start to end, and what it printed."""
+    output = finish(start(workshop / "small.yaml", workshop / "undisturbed"))
+    return RunFolder(workshop / "undisturbed"), output
+
+
+def test_a_run_makes_everything_that_the_design_names(undisturbed: tuple[RunFolder, str]) -> None:
+    run, _ = undisturbed
+    for path in (
+        run.recipe,
+        run.run_file,
+        run.documents("nob", "train"),
+        run.documents("code", "heldout"),
+        run.tokenizer / "tokenizer.json",
+        run.stage("shards") / "nob.bin",
+        run.stage("mixture") / "plan.json",
+        run.swapped_model / "model.safetensors",
+        run.trained_model("realign") / "model.safetensors",
+        run.stage("adapt") / "metrics.jsonl",
+        run.stage("adapt") / "checkpoints" / "step-00000020" / "COMPLETE",
+        run.stage("evaluation") / "adapt.json",
+        run.published_model / "README.md",
+        run.published_model / "model.safetensors",
+        run.report,
+    ):
+        assert path.exists(), path
+    assert json.loads(run.run_file.read_text())["runtime"] == {
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+    }
+
+
+def test_the_screen_shows_tables_examples_and_what_to_try(undisturbed: tuple[RunFolder, str]) -> None:
+    _, output = undisturbed
+    for words in (
+        "Documents",
+        "Tokenizers on held-out text",
+        "Mixture: 104 sequences of 64 tokens",
+        "Held-out text, before and after",
+        "after adapt",
+        "Continuations",
+        "Filled masks",
+        "Writing speed",
+        "Where everything is",
+        "What to try next",
+    ):
+        assert words in output
+    assert "Traceback" not in output
+
+
+def test_training_made_the_model_better_than_the_swapped_start(undisturbed: tuple[RunFolder, str]) -> None:
+    run, _ = undisturbed
+
+    def bits(stage: str) -> float:
+        scores = json.loads((run.stage("evaluation") / f"{stage}.json").read_text())
+        return next(
+            float(score["bits_per_byte"]) for score in scores["languages"] if score["language"] == "nob"
+        )
+
+    assert bits("adapt") < bits("realign") < bits("swap")
+
+
+def test_running_again_changes_nothing_and_says_so(
+    undisturbed: tuple[RunFolder, str], workshop: Path
+) -> None:
+    run, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file()}
+    output = finish(start(workshop / "small.yaml", run.root))
+    assert output.count("unchanged") == 11
+    kept = {path for path, time_ns in before.items() if path.stat().st_mtime_ns == time_ns}
+    assert set(before) - kept <= {run.recipe, run.lock}
+
+
+def test_realign_and_adapt_share_one_sequence_index(undisturbed: tuple[RunFolder, str]) -> None:
+    run, _ = undisturbed
+    plan = json.loads((run.stage("mixture") / "plan.json").read_text())
+    assert plan["sequences"] == (6 + 20) * 4
+    assert sum(source["sequences"] for source in plan["sources"]) == plan["sequences"]
+
+
+@pytest.fixture(scope="module")
+def killed_everywhere(workshop: Path) -> Iterator[RunFolder]:
+    """A run killed in tokenizer, shards and adapt, and then finished by the same command."""
+    run = RunFolder(workshop / "killed")
+    for sign in (
+        run.stage("tokenizer") / "started.json",
+        run.stage("shards") / "nob.json",
+        run.stage("adapt") / "checkpoints" / "step-00000004",
+    ):
+        kill_when(sign, start(workshop / "small.yaml", run.root))
+        assert not run.published_model.exists()
+    finish(start(workshop / "small.yaml", run.root))
+    return run
+
+
+def kill_when(sign: Path, process: subprocess.Popen[str]) -> None:
+    """SIGKILL as soon as a file appears."""
+    deadline = time.monotonic() + 120
+    while not sign.exists():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_run_killed_in_three_stages_ends_in_the_same_weights(
+    killed_everywhere: RunFolder, undisturbed: tuple[RunFolder, str]
+) -> None:
+    whole, _ = undisturbed
+    for file in (
+        "tokenizer/tokenizer/tokenizer.json",
+        "adapt/model/model.safetensors",
+        "model/model.safetensors",
+    ):
+        assert sha256_of_file(killed_everywhere.root / file) == sha256_of_file(whole.root / file), file
+    for stage in ("corpus", "tokenizer", "shards", "mixture", "swap", "realign", "adapt"):
+        one, other = StageRecord.read(killed_everywhere.stage(stage)), StageRecord.read(whole.stage(stage))
+        assert one is not None
+        assert other is not None
+        assert one.outputs == other.outputs, stage
+
+
+def test_ctrl_c_in_training_stops_with_a_checkpoint_and_one_sentence(workshop: Path) -> None:
+    run = RunFolder(workshop / "stopped")
+    process = start(workshop / "small.yaml", run.root, "--set", "adapt.steps=4000", "--until", "adapt")
+    deadline = time.monotonic() + 120
+    while not (run.stage("adapt") / "checkpoints" / "step-00000004").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "adapt stopped after step" in output
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output
+
+
+def test_files_are_readable_by_others(undisturbed: tuple[RunFolder, str]) -> None:
+    run, _ = undisturbed
+    assert (run.published_model / "model.safetensors").stat().st_mode & 0o044
