@@ -185,7 +185,7 @@ def main() -> None:
     console = Console(width=120)
     console.print(table)
     console.print(
-        f"Medians of {chosen.rounds} rounds. FLOPs are 6 × matrix parameters × tokens; attention is not counted. "
+        f"Medians of {chosen.rounds} rounds. FLOPs: 6 × matrix parameters × tokens, attention not counted. "
         + ", ".join(f"{name} {version}" for name, version in software_versions().items()),
         soft_wrap=True,
     )

@@ -12,7 +12,10 @@ from normistral.records import (
     StageRecord,
     checksums,
     differences,
+    peak_memory_bytes,
     read_metrics,
+    release_memory,
+    restart_peak,
     sha256_of_json,
     whole_file,
     whole_folder,
@@ -86,7 +89,7 @@ def test_a_record_is_read_back_and_ends_the_started_state(tmp_path: Path) -> Non
 
 def test_the_digest_follows_from_what_was_made(tmp_path: Path) -> None:
     def digest() -> str:
-        return StageRecord("s", {}, checksums(tmp_path, ("**/*.bin",)), {}, 0, "").digest
+        return StageRecord("s", {}, checksums(tmp_path, ("**/*.bin",)), {}, 0, None, "").digest
 
     (tmp_path / "a.bin").write_bytes(b"1")
     before = digest()
@@ -127,3 +130,20 @@ def test_metrics_are_cut_back_to_the_step_that_training_goes_on_from(tmp_path: P
         (2, 1.0),
         (3, None),
     ]
+
+
+def test_the_peak_of_memory_is_measured_anew_for_each_piece_of_work() -> None:
+    restart_peak()
+    before = peak_memory_bytes()
+    block = bytearray(300_000_000)
+    block[::4096] = b"x" * len(block[::4096])
+    during = peak_memory_bytes()
+    del block
+    release_memory()
+    restart_peak()
+    after = peak_memory_bytes()
+    assert before is not None
+    assert during is not None
+    assert after is not None
+    assert during - before > 250_000_000
+    assert during - after > 250_000_000

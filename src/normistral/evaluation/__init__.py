@@ -2,6 +2,7 @@
 
 from normistral.evaluation.examples import Continuation, FilledMask, ModelExamples, show_model
 from normistral.evaluation.heldout import LanguageScore, ModelScore, measure_model
+from normistral.evaluation.sample import sample_heldout
 
 __all__ = [
     "Continuation",
@@ -10,5 +11,6 @@ __all__ = [
     "ModelExamples",
     "ModelScore",
     "measure_model",
+    "sample_heldout",
     "show_model",
 ]

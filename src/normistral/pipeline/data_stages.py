@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from normistral.corpus import build_corpus, read_documents, source_state
+from normistral.corpus import build_corpus, read_texts, source_state
 from normistral.dataset import MixturePlan, SourcePlan, plan_mixture, tokenise_source
 from normistral.errors import UserError
+from normistral.evaluation import sample_heldout
 from normistral.languages import language_name
 from normistral.pipeline.stage import RunContext, Stage
 from normistral.progress import tracked
@@ -23,7 +24,6 @@ from normistral.tokenizer import (
     plain_text_tokenizer,
     sample_texts,
     save_tokenizer,
-    spread,
     train_tokenizer,
 )
 from normistral.weights import import_base, read_config
@@ -32,27 +32,26 @@ COMPARISON_BYTES = 1_000_000
 """Held-out text per language on which tokenizers are compared."""
 
 
-def heldout_texts(context: RunContext, most_bytes: int) -> dict[str, list[str]]:
-    """Held-out documents by language, evenly spaced over each language's sources, about `most_bytes` of
-    each."""
-    counts = context.record("corpus").counts
+def heldout_texts(context: RunContext, size_bytes: int) -> dict[str, list[str]]:
+    """About `size_bytes` of held-out text of each language, from all its sources."""
     by_language: dict[str, list[SourceSettings]] = {}
     for source in context.recipe.corpus.sources:
         by_language.setdefault(source.language, []).append(source)
-    texts = {}
-    for language, sources in by_language.items():
-        available = sum(counts[source.name]["heldout_bytes"] for source in sources)
-        documents = (
-            document.text
-            for source in sources
-            for document in read_documents(context.run.documents(source.name, "heldout"))
+    return {
+        language: sample_heldout(
+            (
+                text
+                for source in sources
+                for text in read_texts(context.run.documents(source.name, "heldout"))
+            ),
+            size_bytes,
         )
-        texts[language] = list(spread(documents, min(1.0, most_bytes / available)))
-    return texts
+        for language, sources in by_language.items()
+    }
 
 
 def _train_texts(context: RunContext, source: str) -> Iterator[str]:
-    return (document.text for document in read_documents(context.run.documents(source, "train")))
+    return read_texts(context.run.documents(source, "train"))
 
 
 # --- corpus

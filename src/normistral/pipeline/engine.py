@@ -20,7 +20,10 @@ from normistral.records import (
     StageRecord,
     checksums,
     differences,
+    peak_memory_bytes,
     read_json,
+    release_memory,
+    restart_peak,
     write_json,
 )
 
@@ -93,19 +96,24 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / STARTED_FILE, inputs)
     context.screen.say(f"[{position}] {stage.name}: {stage.purpose}" + (" (going on)" if resuming else ""))
+    release_memory()
+    restart_peak()
     started = time.monotonic()
     counts = stage.run(context)
     seconds = time.monotonic() - started
+    peak = peak_memory_bytes()
     StageRecord(
         stage=stage.name,
         inputs=inputs,
         outputs=checksums(folder, stage.outputs),
         counts=counts,
         seconds=round(seconds, 2),
+        peak_memory_bytes=peak,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     ).write(folder)
     stage.show(context)
-    context.screen.say(f"      {stage.name} done in {_duration(seconds)}")
+    memory = f", at most {peak / 1e9:.1f} GB of memory" if peak else ""
+    context.screen.say(f"      {stage.name} done in {_duration(seconds)}{memory}")
 
 
 def stage_inputs(stage: Stage, context: RunContext) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 
 from normistral.evaluation import LanguageScore, ModelExamples, ModelScore
@@ -110,14 +111,20 @@ def places(context: RunContext) -> dict[str, str]:
 
 def next_commands(context: RunContext) -> dict[str, str]:
     """Commands to try next, which work as typed."""
-    model = context.run.published_model
-    return {
-        "let it write": f"normistral generate {model} 'fjell: ' --max-new-tokens 32",
-        "let it read": f"normistral fill-mask {model} 'En søt lundefugl flyr over de<mask> norske fjorder.'",
-        "see what a longer training would need": (
-            f"normistral run {context.run.recipe} --out {context.run.root}-longer --set adapt.steps=400"
-        ),
-    }
+    run, recipe = context.run, context.recipe
+    model = shlex.quote(str(run.published_model))
+    commands = {}
+    for prompt in recipe.evaluation.continuations[:1]:
+        typed = shlex.quote(prompt.replace("\n", "\\n"))
+        commands["let it write"] = f"normistral generate {model} {typed} --max-new-tokens 64"
+    for sentence in recipe.evaluation.masked_sentences[:1]:
+        commands["let it read both ways"] = f"normistral fill-mask {model} {shlex.quote(sentence)}"
+    longer = shlex.quote(f"{run.root}-longer")
+    steps = 3 * recipe.adapt.steps
+    commands["train three times as long"] = (
+        f"normistral run {shlex.quote(str(run.recipe))} --out {longer} --set adapt.steps={steps}"
+    )
+    return commands
 
 
 def _corpus_table(context: RunContext) -> Table:
@@ -179,5 +186,14 @@ def _stages_table(context: RunContext) -> Table:
             "evaluation",
         )
     ]
-    rows = tuple((record.stage, record.seconds, record.finished_at) for record in records if record)
-    return Table(("stage", "seconds", "finished"), rows, "Seconds of the process that finished the stage.")
+    rows = tuple(
+        (record.stage, record.seconds, _gigabytes(record.peak_memory_bytes), record.finished_at)
+        for record in records
+        if record
+    )
+    headings = ("stage", "seconds", "memory at most", "finished")
+    return Table(headings, rows, "Of the process that finished the stage; memory in GB.")
+
+
+def _gigabytes(size: int | None) -> float | None:
+    return None if size is None else size / 1e9

@@ -9,6 +9,7 @@ from normistral.records.files import (
     whole_folder,
     write_json,
 )
+from normistral.records.memory import peak_memory_bytes, release_memory, restart_peak
 from normistral.records.metrics import MetricsLog, read_metrics
 from normistral.records.run_folder import RunFolder
 from normistral.records.stage import STARTED_FILE, StageRecord, checksums, differences
@@ -21,8 +22,11 @@ __all__ = [
     "checksums",
     "differences",
     "flush_to_disk",
+    "peak_memory_bytes",
     "read_json",
     "read_metrics",
+    "release_memory",
+    "restart_peak",
     "sha256_of_file",
     "sha256_of_json",
     "whole_file",

@@ -30,6 +30,8 @@ class StageRecord:
     counts: dict[str, Any]
     """Figures worth keeping: documents, tokens, bytes."""
     seconds: float
+    peak_memory_bytes: int | None
+    """Most memory that the process had at once while the stage ran."""
     finished_at: str
     """UTC, ISO 8601."""
 

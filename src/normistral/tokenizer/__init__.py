@@ -3,7 +3,7 @@
 from normistral.tokenizer.compare import TokenizerRow, compare_tokenizers
 from normistral.tokenizer.load import check_special_tokens, load_tokenizer
 from normistral.tokenizer.plain_text import plain_text_tokenizer
-from normistral.tokenizer.sample import SourceSample, sample_texts, spread
+from normistral.tokenizer.sample import SourceSample, sample_texts
 from normistral.tokenizer.save import save_tokenizer
 from normistral.tokenizer.special_tokens import (
     BOS_ID,
@@ -42,6 +42,5 @@ __all__ = [
     "plain_text_tokenizer",
     "sample_texts",
     "save_tokenizer",
-    "spread",
     "train_tokenizer",
 ]
