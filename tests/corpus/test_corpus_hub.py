@@ -32,7 +32,9 @@ def test_another_form_of_path_is_refused(path: str) -> None:
 
 def test_without_the_library_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match="needs the datasets library; install it with `pip install datasets`"):
+    with pytest.raises(
+        UserError, match="needs the datasets library; install it with `pip install 'normistral.hub.'`"
+    ):
         next(read_source(make_source("hub:ltg/norec"), Path("cache")))
 
 

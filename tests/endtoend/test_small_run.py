@@ -124,13 +124,18 @@ def killed_everywhere(workshop: Path) -> Iterator[RunFolder]:
 
 def kill_when(sign: Path, process: subprocess.Popen[str]) -> None:
     """SIGKILL as soon as a file appears."""
-    deadline = time.monotonic() + 120
+    wait_for(sign, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for(sign: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a running process has made a file."""
+    deadline = time.monotonic() + 180
     while not sign.exists():
         assert process.poll() is None, process.stdout and process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
 
 
 def test_a_run_killed_in_three_stages_ends_in_the_same_weights(
@@ -152,11 +157,9 @@ def test_a_run_killed_in_three_stages_ends_in_the_same_weights(
 
 def test_ctrl_c_in_training_stops_with_a_checkpoint_and_one_sentence(workshop: Path) -> None:
     run = RunFolder(workshop / "stopped")
-    process = start(workshop / "small.yaml", run.root, "--set", "adapt.steps=4000", "--until", "adapt")
-    deadline = time.monotonic() + 120
-    while not (run.stage("adapt") / "checkpoints" / "step-00000004").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    long = ("--set", "adapt.steps=4000", "--set", "mixture.max_repeats=1000", "--until", "adapt")
+    process = start(workshop / "small.yaml", run.root, *long)
+    wait_for(run.stage("adapt") / "checkpoints" / "step-00000004", process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -89,7 +89,7 @@ def test_a_record_is_read_back_and_ends_the_started_state(tmp_path: Path) -> Non
 
 def test_the_digest_follows_from_what_was_made(tmp_path: Path) -> None:
     def digest() -> str:
-        return StageRecord("s", {}, checksums(tmp_path, ("**/*.bin",)), {}, 0, None, "").digest
+        return StageRecord("s", {}, checksums(tmp_path, ("**/*.bin",)), {}, 0, "").digest
 
     (tmp_path / "a.bin").write_bytes(b"1")
     before = digest()

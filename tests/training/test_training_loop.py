@@ -131,7 +131,8 @@ def test_a_resumed_run_is_identical_to_the_bit(
         read_metrics(stopped.folder / "metrics.jsonl"),
         strict=True,
     ):
-        assert {**one, "tokens_per_second": 0} == {**other, "tokens_per_second": 0}
+        timing = {"tokens_per_second": 0, "seconds": 0}
+        assert one | timing == other | timing
 
 
 RUN_JOB = """
@@ -209,8 +210,9 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_stops_the_run_after_five(
     job = tiny_job(tmp_path, broken)
     with pytest.raises(UserError, match="not finite 5 steps in a row, up to step 4"):
         train(job)
-    after = [line["skipped_steps"] for line in read_metrics(job.folder / "metrics.jsonl")]
-    assert after == [1, 2, 3, 4]
+    lines = list(read_metrics(job.folder / "metrics.jsonl"))
+    assert [line["skipped"] for line in lines] == [True] * 4
+    assert lines[0]["loss"] is None
 
 
 def test_checkpoints_of_other_inputs_are_refused(tmp_path: Path, tiny_model_folder: Path) -> None:
@@ -232,7 +234,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         file.truncate(shard.stat().st_size // 2)
     shutil.rmtree(job.folder / "model")
     train(tiny_job(tmp_path / "damaged", tiny_model_folder))
-    assert "step-00000008 is damaged" in capsys.readouterr().out
+    assert "step-00000008 is damaged" in capsys.readouterr().err
     assert_same_weights(whole.folder / "model", job.folder / "model")
 
 

@@ -37,7 +37,7 @@ def read_hub_rows(source: SourceSettings, cache: Path) -> Iterator[tuple[str, st
     except ImportError as error:
         raise source_error(
             source,
-            f"{source.path} needs the datasets library; install it with `pip install datasets`, "
+            f"{source.path} needs the datasets library; install it with `pip install 'normistral[hub]'`, "
             "or download the data set and give its files as a glob",
         ) from error
     try:

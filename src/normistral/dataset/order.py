@@ -3,12 +3,12 @@
 Nothing is drawn from a generator that remembers, and no index is stored: any number of devices computes the
 same sequence i, a resumed run goes on exactly, and looking ahead costs nothing.
 
-Two pure functions make it up. *Interleaving*: source s's k-th sequence stands at the virtual time (k + ½) ·
-N / n_s; sequence i is the i-th of all those events in time, so that any prefix of the run has each source in
-its share to within one sequence, and the totals are exact. *Windows*: within one pass (epoch) over a source,
-windows are visited in the order of a keyed permutation (a Feistel network that walks cycles until it lands
-inside the range), and each pass cuts the source at another offset, so that a repeat never shows the same
-window.
+Two pure functions make it up. *Interleaving*: source s's k-th sequence stands at the virtual time
+(k + ½) · N / n_s; sequence i is the i-th of all those events in time, so that totals are exact and any
+prefix of the run has each source in its share to within as many sequences as there are sources. *Windows*:
+within one pass (epoch) over a source, windows are visited in the order of a keyed permutation (a Feistel
+network that walks cycles until it lands inside the range), and each pass cuts the source at another keyed
+offset, so that a repeat is cut elsewhere.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ LARGEST_SHARE = 5
 def sample_heldout(texts: Iterable[str], size_bytes: int) -> list[str]:
     """Choose about `size_bytes` of text.
 
-    Documents are taken in the order of a hash of their text until there is enough, so that the choice is spread
-    evenly and does not depend on how the source is ordered. Memory holds no more than the sample.
+    Documents are taken in the order of a hash of their text until there is enough, so that the choice is
+    spread evenly and does not depend on how the source is ordered. Memory holds no more than the sample.
 
     Args:
         texts: held-out documents.

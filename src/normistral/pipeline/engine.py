@@ -14,6 +14,7 @@ from typing import Any
 
 from normistral.errors import UserError
 from normistral.pipeline.stage import RunContext, Stage
+from normistral.recipe import dump_recipe
 from normistral.records import (
     STARTED_FILE,
     RunFolder,
@@ -24,6 +25,7 @@ from normistral.records import (
     read_json,
     release_memory,
     restart_peak,
+    whole_file,
     write_json,
 )
 
@@ -72,12 +74,14 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
     folder = context.run.stage(stage.name)
     inputs = stage_inputs(stage, context)
     record = StageRecord.read(folder)
-    if record and record.inputs == inputs:
-        if _is_whole(folder, record):
-            context.screen.say(f"[{position}] {stage.name}: unchanged, {_duration(record.seconds)} saved")
-            return
+    place = stage.place(context) if stage.place else folder
+    if record and record.inputs == inputs and not _missing(place, record):
+        context.screen.say(f"[{position}] {stage.name}: unchanged, {_duration(record.seconds)} saved")
+        return
+    if record and record.inputs == inputs and not may_redo:
         raise UserError(
-            f"stage {stage.name}: a file that it made in {folder} is missing; run with --redo {stage.name}"
+            f"stage {stage.name}: {place / _missing(place, record)[0]}, which it made, is missing; run with "
+            f"--redo {stage.name}"
         )
     earlier = record.inputs if record else _started_with(folder)
     resuming = earlier == inputs
@@ -94,6 +98,9 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # Written with the first work that it is true of: a recipe that was refused leaves the old one in place.
+    with whole_file(context.run.recipe) as temporary:
+        temporary.write_text(dump_recipe(context.recipe), encoding="utf-8")
     write_json(folder / STARTED_FILE, inputs)
     context.screen.say(f"[{position}] {stage.name}: {stage.purpose}" + (" (going on)" if resuming else ""))
     release_memory()
@@ -105,7 +112,7 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
     StageRecord(
         stage=stage.name,
         inputs=inputs,
-        outputs=checksums(folder, stage.outputs),
+        outputs=checksums(place, stage.outputs),
         counts=counts,
         seconds=round(seconds, 2),
         peak_memory_bytes=peak,
@@ -150,8 +157,8 @@ def _started_with(folder: Path) -> dict[str, Any] | None:
     return inputs
 
 
-def _is_whole(folder: Path, record: StageRecord) -> bool:
-    return all((folder / name).is_file() for name in record.outputs)
+def _missing(place: Path, record: StageRecord) -> list[str]:
+    return [name for name in record.outputs if not (place / name).is_file()]
 
 
 def _duration(seconds: float) -> str:

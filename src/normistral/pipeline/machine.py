@@ -1,4 +1,4 @@
-"""What a run ran on: hardware, versions, commit. Kept in run.json, shown in card and report."""
+"""What a run runs on: hardware, versions, commit. run.json keeps what it began on."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def keep_runtime(run: RunFolder, settings: RuntimeSettings, seed: int) -> Runtim
     """
     if run.run_file.exists():
         kept = Runtime(**read_json(run.run_file)["runtime"])
+        if kept.device == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"{run.root} began on a GPU and there is none here; go on where there is one")
+        if settings.threads not in (None, kept.threads):
+            raise UserError(
+                f"runtime.threads is {settings.threads}, but {run.root} began with {kept.threads}; leave it, "
+                "or give another --out"
+            )
         if settings.dtype not in ("auto", kept.dtype):
             raise UserError(
                 f"runtime.dtype is {settings.dtype}, but {run.root} began in {kept.dtype}; leave it, or give "

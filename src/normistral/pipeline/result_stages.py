@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ MEASURED = ("base", "swap", "realign", "adapt")
 
 SHOWN = ("base", "adapt")
 """Models that write and read the examples."""
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+DEFAULT_MASKED_SENTENCE = "En søt lundefugl flyr over de<mask> norske fjorder."
+"""The card's, for recipes without a masked sentence of their own."""
 
 SCORES_NOTE = (
     "Bits per byte compare across tokenizers; figures per masked token only where the vocabulary is the same "
@@ -113,10 +118,10 @@ def _card_facts(context: RunContext) -> CardFacts:
     runtime = context.runtime
     return CardFacts(
         name=recipe.name,
-        repository=recipe.name,
+        repository=recipe.publish.repository or str(run.published_model),
         description=recipe.description,
         licence=recipe.publish.licence,
-        base=recipe.base.model,
+        base=_public_name(recipe.base.model),
         model=ModelConfig.from_hugging_face(read_config(run.trained_model("adapt"))),
         sources=tuple(
             SourceFacts(
@@ -133,7 +138,12 @@ def _card_facts(context: RunContext) -> CardFacts:
             for source in recipe.corpus.sources
         ),
         stages=tuple(
-            StageFacts(name, settings, context.record(name).counts["tokens"], context.record(name).seconds)
+            StageFacts(
+                name,
+                settings,
+                context.record(name).counts["tokens"],
+                context.record(name).counts["training_seconds"],
+            )
             for name, settings in (("realign", recipe.realign), ("adapt", recipe.adapt))
         ),
         objective=recipe.objective,
@@ -151,8 +161,18 @@ def _card_facts(context: RunContext) -> CardFacts:
             for score in _score_facts(language, scores["base"], scores["adapt"])
         ),
         scores_note=SCORES_NOTE,
+        prompt_template=recipe.publish.translation_prompt,
+        prompt_text=recipe.publish.translation_text,
+        masked_sentence=next(iter(recipe.evaluation.masked_sentences), DEFAULT_MASKED_SENTENCE),
         versions=software_versions(),
     )
+
+
+def _public_name(base: str) -> str:
+    """What a card calls the base: a sample's or hub id's own name, of a local path only its end."""
+    if base.startswith(("sample:", "hub:")):
+        return base.partition(":")[2]
+    return base if HUB_ID.fullmatch(base) and not Path(base).exists() else Path(base).name
 
 
 def _score_facts(language: str, base: ModelScore, adapted: ModelScore) -> tuple[ScoreFacts, ...]:
@@ -187,9 +207,9 @@ PUBLISH = Stage(
         "name": recipe.name,
         "description": recipe.description,
     },
-    outside=lambda context: context.run.published_model.is_dir(),
     run=_run_publish,
-    outputs=("files.json",),
+    outputs=("*",),
+    place=lambda context: context.run.published_model,
     show=_show_publish,
     cheap=True,
 )
@@ -202,7 +222,6 @@ def _run_report(context: RunContext) -> dict[str, Any]:
     write_report(
         report_facts(context, model_scores(context.run), model_examples(context.run)), context.run.report
     )
-    shutil.copyfile(context.run.report, context.run.stage("report") / "report.html")
     return {"bytes": context.run.report.stat().st_size}
 
 
@@ -213,6 +232,7 @@ REPORT = Stage(
     settings=lambda recipe: {"name": recipe.name, "description": recipe.description},
     run=_run_report,
     outputs=("report.html",),
+    place=lambda context: context.run.root,
     show=lambda context: None,
     cheap=True,
 )

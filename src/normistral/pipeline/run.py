@@ -12,8 +12,8 @@ from normistral.pipeline.machine import keep_runtime
 from normistral.pipeline.model_stages import ADAPT, REALIGN, SWAP
 from normistral.pipeline.result_stages import EVALUATION, PUBLISH, REPORT
 from normistral.pipeline.stage import RunContext, Screen
-from normistral.recipe import Recipe, dump_recipe
-from normistral.records import RunFolder, whole_file
+from normistral.recipe import Recipe
+from normistral.records import RunFolder
 from normistral.training import apply_to_process
 
 STAGES = (CORPUS, BASE, TOKENIZER, SHARDS, MIXTURE, SWAP, REALIGN, ADAPT, EVALUATION, PUBLISH, REPORT)
@@ -49,8 +49,6 @@ def run(
     with locked(folder):
         runtime = keep_runtime(folder, recipe.runtime, recipe.seed)
         apply_to_process(runtime)
-        with whole_file(folder.recipe) as temporary:
-            temporary.write_text(dump_recipe(recipe), encoding="utf-8")
         context = RunContext(recipe, folder, cache, runtime, screen)
         screen.say(f"{recipe.name} → {out} ({runtime.device}, {runtime.dtype}, {runtime.threads} threads)")
         run_stages(STAGES, context, until, redo)

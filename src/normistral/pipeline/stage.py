@@ -61,13 +61,15 @@ class Stage:
     run: Callable[[RunContext], dict[str, Any]]
     """Does the work and returns the counts to keep."""
     outputs: tuple[str, ...]
-    """Glob patterns, inside the stage's folder, of what it makes; their checksums go into its record."""
+    """Glob patterns of what it makes; the files' checksums go into its record."""
     show: Callable[[RunContext], None]
     """Tells on the screen what came out."""
     method_version: int = 1
     """To be raised when the same inputs come out different."""
     cheap: bool = False
     """Redone without asking when its inputs changed."""
+    place: Callable[[RunContext], Path] | None = None
+    """Where the outputs lie, if not in the stage's own folder."""
     checks_own_pieces: bool = False
     """Keeps pieces of unfinished work that are still right and remakes the others by itself."""
     outside: Callable[[RunContext], Any] = lambda context: None

@@ -213,11 +213,23 @@ class PublishSettings(Settings):
     """Precision of the published weights."""
     licence: str = "apache-2.0"
     """Licence of the weights, for the card."""
+    repository: str | None = None
+    """Hub id that the card's examples load; unset: the folder in this run."""
+    translation_prompt: str = "Engelsk: {0}\nBokmål:"
+    """Prompt of the card's first example; `{0}` stands for the text."""
+    translation_text: str = "I'm excited to try this new Norwegian language model!"
+    """Text of the card's first example."""
+
+    @field_validator("translation_prompt")
+    @classmethod
+    def _prompt_has_a_place(cls, prompt: str) -> str:
+        if "{0}" not in prompt:
+            raise ValueError("has no {0}, where the text goes")
+        return prompt
 
 
 class RuntimeSettings(Settings):
-    """How the run executes; no part of any fingerprint. Kept in run.json so that a resumed run is the
-    same."""
+    """How the run executes; no part of any fingerprint. run.json keeps the precision and the threads."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute precision; `auto`: bfloat16 where it is faster on this machine, measured once."""

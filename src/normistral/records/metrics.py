@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -29,9 +30,10 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, **values: Any) -> None:
-        """Append one line; `step` is among the values. NaN is written as null (JSON has none)."""
+        """Append one line; `step` is among the values. NaN and infinity are written as null (JSON has
+        none)."""
         clean = {
-            key: None if isinstance(value, float) and value != value else value
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
         }
         self._file.write(json.dumps(clean) + "\n")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside `runs/<name>/`; each stage writes only into its own folder."""
+    """Paths inside `runs/<name>/`; each stage writes into its own folder, but for the
+    published model and the report."""
 
     root: Path
 

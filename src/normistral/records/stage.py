@@ -30,10 +30,10 @@ class StageRecord:
     counts: dict[str, Any]
     """Figures worth keeping: documents, tokens, bytes."""
     seconds: float
-    peak_memory_bytes: int | None
-    """Most memory that the process had at once while the stage ran."""
     finished_at: str
     """UTC, ISO 8601."""
+    peak_memory_bytes: int | None = None
+    """Most memory that the process had at once while the stage ran; None where the kernel does not tell."""
 
     @property
     def digest(self) -> str:
@@ -55,8 +55,18 @@ class StageRecord:
 
 
 def checksums(folder: Path, patterns: tuple[str, ...]) -> dict[str, str]:
-    """SHA-256 of every file in `folder` that matches one of the glob patterns, by relative path."""
-    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    """SHA-256 of every file in `folder` that matches one of the glob patterns, by relative path.
+
+    The stage's own notes are no output.
+    """
+    files = sorted(
+        {
+            file
+            for pattern in patterns
+            for file in folder.glob(pattern)
+            if file.is_file() and file.name not in (STAGE_FILE, STARTED_FILE)
+        }
+    )
     return {str(file.relative_to(folder)): sha256_of_file(file) for file in files}
 
 

@@ -76,9 +76,7 @@ def score_causal(
     for rows in _batches(pack_rows(documents, start_id, row_length, padding_id=start_id)):
         examples = [causal_example(_one_more(row.tokens, 0), _one_more(row.documents, -1)) for row in rows]
         labels_BT = torch.from_numpy(np.stack([example.labels for example in examples]))
-        # Position i predicts token i + 1, so the flag of the token moves one to the left.
-        scored_BT = torch.from_numpy(np.stack([_one_more(row.scored, False)[1:] for row in rows]))
-        labels_BT[~scored_BT] = IGNORED
+        labels_BT[~_scored_targets(rows)] = IGNORED
         bidirectional_B = torch.zeros(len(rows), dtype=torch.bool)
         nats_P, _ = _predict(model, rows, _stack(rows), labels_BT, bidirectional_B)
         bits += float(nats_P.double().sum()) / math.log(2)
@@ -120,8 +118,7 @@ def score_masked(
         ]
         inputs_BT = torch.from_numpy(np.stack([example.inputs for example in examples]))
         labels_BT = torch.from_numpy(np.stack([example.labels for example in examples]))
-        padding_BT = torch.from_numpy(np.stack([row.documents < 0 for row in rows]))
-        labels_BT[padding_BT] = IGNORED
+        labels_BT[~_scored_targets(rows)] = IGNORED
         bidirectional_B = torch.ones(len(rows), dtype=torch.bool)
         nats_P, is_correct_P = _predict(model, rows, inputs_BT, labels_BT, bidirectional_B)
         bits += float(nats_P.double().sum()) / math.log(2)
@@ -158,6 +155,11 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     remaining = iter(rows)
     while batch := list(islice(remaining, ROWS_PER_BATCH)):
         yield batch
+
+
+def _scored_targets(rows: list[Row]) -> Tensor:
+    """Whether the token that each position predicts, the next one, counts: [B, T]."""
+    return torch.from_numpy(np.stack([_one_more(row.scored, False)[1:] for row in rows]))
 
 
 def _stack(rows: list[Row]) -> Tensor:

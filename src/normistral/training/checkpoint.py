@@ -10,6 +10,7 @@ hold is taken.
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,9 @@ class Checkpoints:
                 )
             if all(_has_checksum(path / name, checksum) for name, checksum in record["sha256"].items()):
                 return path
-            print(
-                f"checkpoint {path} is damaged (checksum differs): going back to the one before", flush=True
-            )
+            if _is_first():
+                notice = f"checkpoint {path} is damaged (checksum differs): going back to the one before"
+                print(notice, file=sys.stderr, flush=True)
         if finished:
             raise UserError(
                 f"no checkpoint in {self.folder} is whole; run with --redo {self.folder.parent.name} "

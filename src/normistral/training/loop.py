@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +26,7 @@ from normistral.model import AttentionLayout, LossOutput, Mistral, ModelConfig, 
 from normistral.objective import Batch, MaskingRule, TrainingExample, make_batch, make_example, targets_of
 from normistral.progress import ProgressBar, progress
 from normistral.recipe import RuntimeSettings, TrainingSettings
-from normistral.records import MetricsLog
+from normistral.records import MetricsLog, read_metrics
 from normistral.training.checkpoint import Checkpoints
 from normistral.training.devices import Runtime, process_group
 from normistral.training.model_state import load_weights, save_weights
@@ -67,7 +68,8 @@ def train(job: TrainingJob) -> dict[str, Any]:
     """Run a training stage from its last checkpoint, or from the start, to its end.
 
     Returns:
-        Counts for the stage's record: steps, tokens, seconds trained by this process, steps skipped.
+        Counts for the stage's record: steps, tokens, steps skipped, and seconds spent in steps by all
+        processes that worked on the stage, one after the other.
 
     Raises:
         Stopped: after a checkpoint, when a signal asked to stop.
@@ -84,14 +86,20 @@ def train(job: TrainingJob) -> dict[str, Any]:
         optimizer = build_optimizer(model, job.settings)
         checkpoints = Checkpoints(job.folder / "checkpoints", job.fingerprint, job.execution.keep_checkpoints)
         first_step = checkpoints.restore(model, optimizer)
-        counts = _run_steps(job, model, optimizer, checkpoints, first_step, stop)
+        _run_steps(job, model, optimizer, checkpoints, first_step, stop)
         save_weights(
             model,
             job.folder / "model",
             config.to_hugging_face() | _token_ids(hugging_face_config),
             job.initial_model,
         )
-    return counts
+    lines = list(read_metrics(job.folder / "metrics.jsonl"))
+    return {
+        "steps": job.settings.steps,
+        "tokens": job.settings.steps * job.settings.global_batch_size * job.dataset.sequence_length,
+        "skipped_steps": sum(line["skipped"] for line in lines),
+        "training_seconds": round(sum(line["seconds"] for line in lines), 1),
+    }
 
 
 def _run_steps(
@@ -101,13 +109,17 @@ def _run_steps(
     checkpoints: Checkpoints,
     first_step: int,
     stop: StopRequest,
-) -> dict[str, Any]:
+) -> None:
     settings = job.settings
     is_first_process = dist.get_rank() == 0
-    skipped = skipped_in_a_row = 0
-    started = time.monotonic()
-    metrics = MetricsLog(job.folder / "metrics.jsonl", first_step) if is_first_process else None
-    with progress(job.name, settings.steps, "steps", done=first_step) as bar:
+    skipped_in_a_row = 0
+    with ExitStack() as opened:
+        bar = opened.enter_context(progress(job.name, settings.steps, "steps", done=first_step))
+        metrics = (
+            opened.enter_context(MetricsLog(job.folder / "metrics.jsonl", first_step))
+            if is_first_process
+            else None
+        )
         for step in range(first_step, settings.steps):
             step_started = time.monotonic()
             rate = learning_rate(step, settings.steps, settings.learning_rate, settings.schedule)
@@ -120,7 +132,7 @@ def _run_steps(
                 optimizer.step()
                 skipped_in_a_row = 0
             else:
-                skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
+                skipped_in_a_row += 1
                 if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW:
                     raise UserError(
                         f"{job.name}: loss or gradient was not finite {skipped_in_a_row} steps in a row, "
@@ -138,7 +150,8 @@ def _run_steps(
                     learning_rate=rate,
                     tokens=(step + 1) * tokens,
                     tokens_per_second=tokens / seconds,
-                    skipped_steps=skipped,
+                    seconds=seconds,
+                    skipped=skipped_in_a_row > 0,
                 )
             if is_first_process:
                 _show(bar, losses, tokens / seconds)
@@ -150,12 +163,6 @@ def _run_steps(
                 raise Stopped(
                     f"{job.name} stopped after step {step + 1} of {settings.steps}, with a checkpoint"
                 )
-    return {
-        "steps": settings.steps,
-        "tokens": settings.steps * settings.global_batch_size * job.dataset.sequence_length,
-        "skipped_steps": skipped,
-        "seconds_of_this_process": round(time.monotonic() - started, 1),
-    }
 
 
 def _accumulate_gradients(job: TrainingJob, model: Mistral, step: int) -> dict[str, float | None]:

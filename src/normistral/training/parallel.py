@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from normistral.model import Mistral
 
@@ -45,3 +45,8 @@ def parallelise(
     # The last group holds embeddings, final norm and head together, so that a tied matrix is gathered once;
     # it is needed first and last, so it stays gathered between forward and backward.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in (*model.model.layers, model):
+        # The targets' weights are divided by global totals already: gradients are summed, not averaged.
+        assert isinstance(module, FSDPModule)
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)

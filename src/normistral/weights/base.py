@@ -90,7 +90,7 @@ def _resolve(model: str, cache: Path) -> tuple[str, Path]:
         return "sample", fetch_sample(name, cache)
     if model.startswith("hub:"):
         return "hub", _from_hub(model.removeprefix("hub:"), model)
-    path = Path(model)
+    path = Path(model).expanduser()
     if path.is_dir():
         return "folder", path
     if path.is_file():
