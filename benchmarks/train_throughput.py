@@ -149,7 +149,7 @@ def main() -> None:
             for parameter in model.parameters():
                 if parameter.ndim > 1:
                     parameter.normal_(std=0.02)
-        parallelise(model, mesh, runtime.compute_dtype, "all", compile_blocks=False)
+        parallelise(model, mesh, runtime.compute_dtype, "all")
         ours = our_step(model, batch, runtime.device)
         ours()
         theirs()

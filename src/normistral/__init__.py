@@ -1,3 +1,36 @@
-"""normistral: turn an open base language model into a model of your language."""
+"""normistral: turn an open base language model into a model of your language.
+
+    from normistral import load, generate, fill_mask, swap_vocabulary, run
+
+The names are fetched from their rooms when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normistral.inference import fill_mask, generate, load
+    from normistral.pipeline import run
+    from normistral.recipe import load_recipe
+    from normistral.swap import swap_vocabulary
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "fill_mask", "generate", "load", "load_recipe", "run", "swap_vocabulary"]
+
+_ROOMS = {
+    "fill_mask": "inference",
+    "generate": "inference",
+    "load": "inference",
+    "load_recipe": "recipe",
+    "run": "pipeline",
+    "swap_vocabulary": "swap",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'normistral' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"normistral.{_ROOMS[name]}"), name)

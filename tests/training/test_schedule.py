@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from normistral.recipe import ScheduleSettings
@@ -30,3 +32,29 @@ def test_constant_stays_at_the_peak_to_the_end() -> None:
 
 def test_without_warm_up_the_first_step_has_the_peak() -> None:
     assert learning_rate(0, 10, 3.0, ScheduleSettings(shape="trapezoid", decay_steps=2)) == 3.0
+
+
+def test_one_minus_sqrt_falls_fast_first_and_ends_where_the_line_ends() -> None:
+    line = ScheduleSettings(shape="trapezoid", decay_steps=50)
+    fast = ScheduleSettings(shape="trapezoid", decay_steps=50, decay="one_minus_sqrt")
+    rates = [
+        (learning_rate(step, 100, 1.0, line), learning_rate(step, 100, 1.0, fast)) for step in range(100)
+    ]
+    assert rates[50] == (1.0, 1.0)
+    assert all(curve < straight for straight, curve in rates[51:])
+    assert rates[75][1] == pytest.approx(1 - math.sqrt(0.5))
+    assert rates[99][1] < 0.02
+
+
+def test_a_cosine_falls_from_the_warm_up_to_its_final_share() -> None:
+    schedule = ScheduleSettings(shape="cosine", warmup_steps=10, final_share=0.1)
+    rates = [learning_rate(step, 110, 2.0, schedule) for step in range(110)]
+    assert rates[9] == rates[10] == 2.0
+    assert rates[60] == pytest.approx(1.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[109] == pytest.approx(0.2, abs=0.001)
+
+
+def test_a_trapezoid_can_end_above_zero() -> None:
+    schedule = ScheduleSettings(shape="trapezoid", decay_steps=10, final_share=0.25)
+    assert learning_rate(99, 100, 1.0, schedule) == pytest.approx(0.25 + 0.75 * 0.1)

@@ -82,6 +82,24 @@ def plain_loop(job: TrainingJob) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
+def test_recomputation_changes_nothing_but_memory(tmp_path: Path, tiny_model_folder: Path) -> None:
+    kept = tiny_job(tmp_path / "kept", tiny_model_folder)
+    recomputed = tiny_job(tmp_path / "recomputed", tiny_model_folder, recompute=True)
+    train(kept)
+    train(recomputed)
+    assert_same_weights(kept.folder / "model", recomputed.folder / "model")
+
+
+def test_each_step_says_how_much_of_the_machine_it_used(tmp_path: Path, tiny_model_folder: Path) -> None:
+    job = tiny_job(tmp_path, tiny_model_folder)
+    train(job)
+    for line in read_metrics(job.folder / "metrics.jsonl"):
+        assert 0 < line["mfu"] < 1
+        per_token = line["model_flops_per_second"] / line["tokens_per_second"]
+        parameters = 2 * (3 * 64 * 128 + 2 * 64 * 64 + 2 * 64 * 32) + 400 * 64
+        assert 6 * parameters < per_token < 7 * parameters, "attention is a small part at 32 tokens"
+
+
 def test_training_lowers_the_loss(tmp_path: Path, tiny_model_folder: Path) -> None:
     settings = SETTINGS.model_copy(update={"steps": 30, "learning_rate": 5e-3})
     job = tiny_job(tmp_path, tiny_model_folder, settings, checkpoint_every=100)

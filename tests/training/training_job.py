@@ -29,6 +29,8 @@ def tiny_job(
     checkpoint_every: int = 3,
     fingerprint: str = "tiny",
     name: str = "adapt",
+    replicate: int = 1,
+    recompute: bool = False,
 ) -> TrainingJob:
     """A job in `root`; the same arguments give the same job."""
     shards = {}
@@ -54,7 +56,12 @@ def tiny_job(
         first_sequence=0,
         seed=1,
         trainable="all" if trainable == "all" else "embeddings",
-        execution=RuntimeSettings(micro_batch_size=micro_batch_size, checkpoint_every=checkpoint_every),
+        execution=RuntimeSettings(
+            micro_batch_size=micro_batch_size,
+            checkpoint_every=checkpoint_every,
+            replicate=replicate,
+            recompute=recompute,
+        ),
         runtime=Runtime("cpu", "float32", 1),
         fingerprint=fingerprint,
     )

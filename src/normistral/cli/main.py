@@ -1,5 +1,5 @@
-"""The command line: `normistral run`, `generate`, `fill-mask`. The only room that reads arguments and
-environment."""
+"""The command line: `normistral run`, `train`, `generate`, `fill-mask`. The only room that reads arguments
+and environment."""
 
 from __future__ import annotations
 
@@ -67,6 +67,37 @@ def run_command(
     )
     if as_json:
         print(json.dumps({"run": str(folder.root), "model": str(folder.published_model)}))
+
+
+@app.command("train")
+def train_command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="dotted.path=value, as for run; repeatable.")
+    ] = None,
+    redo: Annotated[list[str] | None, typer.Option(help="Make this stage anew; repeatable.")] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+) -> None:
+    """Run the training stages alone, after `normistral run RECIPE --until swap`; under torchrun on many
+    devices.
+
+    Example: normistral train recipes/quickstart.yaml --nproc 2
+    """
+    from normistral.recipe import load_recipe
+
+    settings = load_recipe(recipe, tuple(overrides or ()))
+    folder = out or Path("runs") / settings.name
+    if nproc > 1:
+        from normistral.launch import start_processes
+
+        arguments = ["train", str(recipe), "--out", str(folder)]
+        arguments += [part for override in overrides or () for part in ("--set", override)]
+        arguments += [part for stage in redo or () for part in ("--redo", stage)]
+        raise typer.Exit(start_processes(arguments, nproc))
+    from normistral.pipeline import train_run
+
+    train_run(settings, folder, cache_folder(), Terminal(), tuple(redo or ()))
 
 
 @app.command("generate")
@@ -154,7 +185,8 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        print(f"normistral: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's other processes would say the same
+            print(f"normistral: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("normistral: stopped; the same command goes on from here", file=sys.stderr)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from normistral.model.attention import AttentionLayout, attend
 from normistral.model.config import ModelConfig
@@ -104,9 +105,20 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_epsilon)
         self.mlp = SwiGLU(config)
+        self.recompute = False
+        """Keep nothing but the input for the backward pass, and run the forward pass again there."""
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, bias_B1TT: Tensor | None) -> Tensor:
         """Add attention, then the feed-forward network, to the residual stream."""
+        if self.recompute and torch.is_grad_enabled():
+            # There is no dropout, hence no random state to keep.
+            recomputed: Tensor = checkpoint(
+                self._mix, x_BTD, rotation, bias_B1TT, use_reentrant=False, preserve_rng_state=False
+            )
+            return recomputed
+        return self._mix(x_BTD, rotation, bias_B1TT)
+
+    def _mix(self, x_BTD: Tensor, rotation: Rotation, bias_B1TT: Tensor | None) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, bias_B1TT)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))  # type: ignore[no-any-return]
 

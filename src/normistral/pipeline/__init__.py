@@ -2,5 +2,6 @@
 
 from normistral.pipeline.run import STAGES, run
 from normistral.pipeline.stage import Screen
+from normistral.pipeline.train import train_run
 
-__all__ = ["STAGES", "Screen", "run"]
+__all__ = ["STAGES", "Screen", "run", "train_run"]

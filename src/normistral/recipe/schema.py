@@ -144,12 +144,16 @@ class ObjectiveSettings(Settings):
 class ScheduleSettings(Settings):
     """The learning rate over the steps of a stage."""
 
-    shape: Literal["constant", "trapezoid"] = "trapezoid"
-    """`constant` after the warm-up, or `trapezoid`: warm-up, plateau, linear decay to zero."""
+    shape: Literal["constant", "trapezoid", "cosine"] = "trapezoid"
+    """After the warm-up: `constant`; `trapezoid`: plateau, then decay (the card); or `cosine` to the end."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps of linear rise from zero to the peak."""
     decay_steps: Annotated[int, Field(ge=0)] = 0
-    """Last steps, of linear fall from the peak to zero (trapezoid alone)."""
+    """Last steps, in which a trapezoid falls."""
+    decay: Literal["linear", "one_minus_sqrt"] = "linear"
+    """How a trapezoid falls: `linear`, or `one_minus_sqrt`, fast first (Hägele et al. 2024)."""
+    final_share: Share = 0.0
+    """What is left of the peak at the end of a trapezoid or cosine."""
 
 
 class TrainingSettings(Settings):
@@ -235,6 +239,11 @@ class RuntimeSettings(Settings):
     """Compute precision; `auto`: bfloat16 where it is faster on this machine, measured once."""
     threads: PositiveInt | None = None
     """CPU threads of one process; unset: all cores."""
+    replicate: PositiveInt = 1
+    """Groups of processes that hold a whole copy of the model each (hybrid sharding); 1: all share one
+    copy."""
+    recompute: bool = False
+    """Keep only each block's input for the backward pass: less memory, a third more work."""
     compile: bool = False
     """Compile each transformer block (slow start, faster steps)."""
     micro_batch_size: PositiveInt = 4

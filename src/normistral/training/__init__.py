@@ -1,6 +1,6 @@
 """Training: the loop, the parallel plan, optimizer, schedule, checkpoints."""
 
-from normistral.training.devices import Runtime, apply_to_process, resolve_runtime
+from normistral.training.devices import Runtime, apply_to_process, process_group, resolve_runtime
 from normistral.training.loop import TrainingJob, train
 from normistral.training.model_state import load_weights
 
@@ -9,6 +9,7 @@ __all__ = [
     "TrainingJob",
     "apply_to_process",
     "load_weights",
+    "process_group",
     "resolve_runtime",
     "train",
 ]

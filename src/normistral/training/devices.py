@@ -16,6 +16,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn import functional as F
 
+from normistral.errors import UserError
 from normistral.recipe import RuntimeSettings
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -70,22 +71,37 @@ def apply_to_process(runtime: Runtime) -> None:
 
 
 @contextmanager
-def process_group(runtime: Runtime) -> Iterator[DeviceMesh]:
+def process_group(runtime: Runtime, replicate: int = 1) -> Iterator[DeviceMesh]:
     """Join the run's processes and lay them out as a `(dp_replicate, dp_shard)` mesh.
 
     Under torchrun the group is the one that its environment describes; a process by itself is a group of one.
+
+    Args:
+        runtime: decides device and backend.
+        replicate: groups of processes that hold a whole copy of the model each (HSDP).
+
+    Raises:
+        UserError: if the processes cannot be dealt evenly to the groups.
     """
     started_here = not dist.is_initialized()
     if started_here:
-        backend = "nccl" if runtime.device == "cuda" else "gloo"
+        # gloo beside NCCL, for what processes tell each other on the CPU.
+        backend = "cpu:gloo,cuda:nccl" if runtime.device == "cuda" else "gloo"
+        if runtime.device == "cuda":
+            torch.cuda.set_device(dist.get_node_local_rank(fallback_rank=0))
         if dist.is_torchelastic_launched():
             dist.init_process_group(backend)
         else:
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     try:
-        yield init_device_mesh(
-            runtime.device, (1, dist.get_world_size()), mesh_dim_names=("dp_replicate", "dp_shard")
-        )
+        processes = dist.get_world_size()
+        if processes % replicate:
+            raise UserError(
+                f"runtime.replicate = {replicate} groups cannot be made of {processes} processes; "
+                "give a divisor"
+            )
+        shape = (replicate, processes // replicate)
+        yield init_device_mesh(runtime.device, shape, mesh_dim_names=("dp_replicate", "dp_shard"))
     finally:
         if started_here:
             dist.destroy_process_group()
@@ -93,12 +109,14 @@ def process_group(runtime: Runtime) -> Iterator[DeviceMesh]:
 
 def _bfloat16_is_faster(threads: int) -> bool:
     torch.set_num_threads(threads)
-    return _gemm_seconds(torch.bfloat16) < 0.8 * _gemm_seconds(torch.float32)
+    shape = (512, 1024, 1024)
+    return gemm_seconds(torch.bfloat16, shape) < 0.8 * gemm_seconds(torch.float32, shape)
 
 
-def _gemm_seconds(dtype: torch.dtype) -> float:
-    """Median seconds of a matrix product of a transformer layer's shape."""
-    left, right = torch.ones(512, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+def gemm_seconds(dtype: torch.dtype, shape: tuple[int, int, int]) -> float:
+    """Median seconds of a matrix product on the CPU, of (rows, inner, columns)."""
+    rows, inner, columns = shape
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype)
     seconds = []
     for _ in range(7):
         started = time.perf_counter()

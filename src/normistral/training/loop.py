@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from normistral.dataset import PackedDataset
 from normistral.errors import Stopped, UserError
 from normistral.model import AttentionLayout, LossOutput, Mistral, ModelConfig, Targets
+from normistral.model.flops import attended_pairs, training_flops
 from normistral.objective import Batch, MaskingRule, TrainingExample, make_batch, make_example, targets_of
 from normistral.progress import ProgressBar, progress
 from normistral.recipe import RuntimeSettings, TrainingSettings
@@ -32,6 +33,7 @@ from normistral.training.devices import Runtime, process_group
 from normistral.training.model_state import load_weights, save_weights
 from normistral.training.optimizer import build_optimizer
 from normistral.training.parallel import Trainable, parallelise
+from normistral.training.peak import peak_flops
 from normistral.training.schedule import learning_rate
 from normistral.training.stop_request import StopRequest
 from normistral.weights import read_config
@@ -77,9 +79,16 @@ def train(job: TrainingJob) -> dict[str, Any]:
     """
     hugging_face_config = read_config(job.initial_model)
     config = ModelConfig.from_hugging_face(hugging_face_config)
-    with process_group(job.runtime) as mesh, StopRequest() as stop:
+    with process_group(job.runtime, job.execution.replicate) as mesh, StopRequest() as stop:
         model = Mistral.uninitialised(config)
-        parallelise(model, mesh, job.runtime.compute_dtype, job.trainable, job.execution.compile)
+        parallelise(
+            model,
+            mesh,
+            job.runtime.compute_dtype,
+            job.trainable,
+            job.execution.recompute,
+            job.execution.compile,
+        )
         model.to_empty(device=job.runtime.device)
         model.tie()
         load_weights(model, job.initial_model)
@@ -111,24 +120,23 @@ def _run_steps(
     stop: StopRequest,
 ) -> None:
     settings = job.settings
-    is_first_process = dist.get_rank() == 0
+    peak = peak_flops(job.runtime)
     skipped_in_a_row = 0
     with ExitStack() as opened:
-        bar = opened.enter_context(progress(job.name, settings.steps, "steps", done=first_step))
-        metrics = (
-            opened.enter_context(MetricsLog(job.folder / "metrics.jsonl", first_step))
-            if is_first_process
-            else None
-        )
+        bar: ProgressBar | None = None
+        metrics: MetricsLog | None = None
+        if dist.get_rank() == 0:
+            bar = opened.enter_context(progress(job.name, settings.steps, "steps", done=first_step))
+            metrics = opened.enter_context(MetricsLog(job.folder / "metrics.jsonl", first_step))
         for step in range(first_step, settings.steps):
             step_started = time.monotonic()
             rate = learning_rate(step, settings.steps, settings.learning_rate, settings.schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            losses = _accumulate_gradients(job, model, step)
+            figures = _accumulate_gradients(job, model, step)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             gradient_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-            if math.isfinite(gradient_norm) and math.isfinite(losses["loss"] or 0.0):
+            if math.isfinite(gradient_norm) and math.isfinite(figures.loss):
                 optimizer.step()
                 skipped_in_a_row = 0
             else:
@@ -142,19 +150,25 @@ def _run_steps(
             optimizer.zero_grad()
             tokens = settings.global_batch_size * job.dataset.sequence_length
             seconds = time.monotonic() - step_started
+            frozen = job.trainable == "embeddings"
+            flops = training_flops(model.config, tokens, figures.attended_pairs, body_frozen=frozen)
             if metrics and step % job.execution.log_every == 0:
                 metrics.write(
                     step=step,
-                    **losses,
+                    loss=figures.loss,
+                    causal_loss=figures.causal_loss,
+                    masked_loss=figures.masked_loss,
                     gradient_norm=gradient_norm,
                     learning_rate=rate,
                     tokens=(step + 1) * tokens,
                     tokens_per_second=tokens / seconds,
+                    model_flops_per_second=flops / seconds,
+                    mfu=None if peak is None else flops / seconds / (peak * dist.get_world_size()),
                     seconds=seconds,
                     skipped=skipped_in_a_row > 0,
                 )
-            if is_first_process:
-                _show(bar, losses, tokens / seconds)
+            if bar:
+                bar.advance(1, f"loss {figures.loss:.3f}, {tokens / seconds:,.0f} tokens/s")
             stopping = stop.agreed(job.runtime.device)
             is_last = step + 1 == settings.steps
             if is_last or stopping or (step + 1) % job.execution.checkpoint_every == 0:
@@ -165,19 +179,33 @@ def _run_steps(
                 )
 
 
-def _accumulate_gradients(job: TrainingJob, model: Mistral, step: int) -> dict[str, float | None]:
-    """Forward and backward over this process's share of the global batch; the losses of the whole batch."""
+@dataclass(frozen=True)
+class StepFigures:
+    """What a step's forward passes told, over the whole global batch."""
+
+    loss: float
+    """Mean cross-entropy of all targets, nats."""
+    causal_loss: float | None
+    """That of causal sequences; None where there was none."""
+    masked_loss: float | None
+    attended_pairs: int
+    """(query, key) pairs that were visible, for the count of operations."""
+
+
+def _accumulate_gradients(job: TrainingJob, model: Mistral, step: int) -> StepFigures:
+    """Forward and backward over this process's share of the global batch."""
     examples = _examples_of_this_process(job, step)
     size = job.execution.micro_batch_size
     total = _global_total(job, examples)
-    sums_CausalMasked = torch.zeros(2, 2, dtype=torch.float64)
+    sums = torch.zeros(2, 2, dtype=torch.float64)
     for first in range(0, len(examples), size):
         batch = make_batch(examples[first : first + size], job.settings.loss_normalisation, total)
         cast(FSDPModule, model).set_requires_gradient_sync(first + size >= len(examples))
         output = forward_loss(model, batch, job.runtime.device)
         output.loss.backward()  # type: ignore[no-untyped-call]
-        sums_CausalMasked += _loss_sums(output.nats_BT.cpu(), batch)
-    return _mean_losses(sums_CausalMasked, job)
+        sums += _loss_sums(output.nats_BT.cpu(), batch)
+    pairs = sum(attended_pairs(example.documents, example.bidirectional) for example in examples)
+    return _whole_batch(sums, pairs, job)
 
 
 def forward_loss(model: Mistral, batch: Batch, device: str) -> LossOutput:
@@ -225,13 +253,18 @@ def _loss_sums(nats_BT: Tensor, batch: Batch) -> Tensor:
     return torch.stack(rows)
 
 
-def _mean_losses(sums: Tensor, job: TrainingJob) -> dict[str, float | None]:
-    (causal_nats, causal_targets), (masked_nats, masked_targets) = _summed(sums, job.runtime.device).tolist()
-    return {
-        "loss": (causal_nats + masked_nats) / max(causal_targets + masked_targets, 1),
-        "causal_loss": causal_nats / causal_targets if causal_targets else None,
-        "masked_loss": masked_nats / masked_targets if masked_targets else None,
-    }
+def _whole_batch(sums: Tensor, pairs: int, job: TrainingJob) -> StepFigures:
+    """Losses and attended pairs of the global batch, out of each process's part."""
+    everything = _summed(
+        torch.cat([sums.flatten(), torch.tensor([float(pairs)]).double()]), job.runtime.device
+    )
+    causal_nats, causal_targets, masked_nats, masked_targets, all_pairs = everything.tolist()
+    return StepFigures(
+        loss=(causal_nats + masked_nats) / max(causal_targets + masked_targets, 1),
+        causal_loss=causal_nats / causal_targets if causal_targets else None,
+        masked_loss=masked_nats / masked_targets if masked_targets else None,
+        attended_pairs=int(all_pairs),
+    )
 
 
 def _summed(values: Tensor, device: str) -> Tensor:
@@ -239,10 +272,6 @@ def _summed(values: Tensor, device: str) -> Tensor:
         values = values.to(device)
         dist.all_reduce(values)
     return values
-
-
-def _show(bar: ProgressBar, losses: dict[str, float | None], tokens_per_second: float) -> None:
-    bar.advance(1, f"loss {losses['loss']:.3f}, {tokens_per_second:,.0f} tokens/s")
 
 
 def _token_ids(config: dict[str, Any]) -> dict[str, Any]:

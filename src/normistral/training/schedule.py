@@ -1,11 +1,14 @@
-"""The learning rate as a pure function of the step: warm-up, then constant, or a trapezoid that falls to
-zero.
+"""The learning rate as a pure function of the step: warm-up, then constant, a trapezoid that falls, or a
+cosine.
 
 Source: the card ("Warm-up steps: 1,000", "Learning rate decay steps: 10,000"). The released code's trapezoid
-was inverted; here it falls.
+was inverted; here it falls. `one_minus_sqrt`: Hägele et al. 2024, Scaling Laws and Compute-Optimal Training
+Beyond Fixed Training Durations.
 """
 
 from __future__ import annotations
+
+import math
 
 from normistral.recipe import ScheduleSettings
 
@@ -21,6 +24,16 @@ def learning_rate(step: int, steps: int, peak: float, schedule: ScheduleSettings
     """
     if step < schedule.warmup_steps:
         return peak * (step + 1) / schedule.warmup_steps
-    if schedule.shape == "trapezoid" and steps - step <= schedule.decay_steps:
-        return peak * (steps - step) / schedule.decay_steps
-    return peak
+    return peak * (schedule.final_share + (1 - schedule.final_share) * _height(step, steps, schedule))
+
+
+def _height(step: int, steps: int, schedule: ScheduleSettings) -> float:
+    """1 at the peak, 0 one step after the end."""
+    if schedule.shape == "cosine":
+        done = (step - schedule.warmup_steps) / (steps - schedule.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * done))
+    left = steps - step
+    if schedule.shape == "constant" or left > schedule.decay_steps:
+        return 1.0
+    share = left / schedule.decay_steps
+    return share if schedule.decay == "linear" else 1 - math.sqrt(1 - share)

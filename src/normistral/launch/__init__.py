@@ -1,0 +1,5 @@
+"""Where a stage runs: several processes on this machine, by torchrun."""
+
+from normistral.launch.local import start_processes
+
+__all__ = ["start_processes"]

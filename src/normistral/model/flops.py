@@ -1,0 +1,52 @@
+"""Floating-point operations of training, counted from the shape of the model and from who attends to whom.
+
+A multiply-add counts as two operations. Matrix products and attention are counted; norms, activations and
+the optimizer, well under one per cent, are not. Recomputation is not counted either: model FLOPs are what
+the mathematics needs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normistral.model.config import ModelConfig
+
+
+def attended_pairs(documents: NDArray[np.int64], bidirectional: bool) -> int:
+    """(query, key) pairs that are visible in one sequence.
+
+    Args:
+        documents: [T] number of the document at each position, equal and contiguous within a document.
+        bidirectional: whether documents are read both ways.
+    """
+    ends = np.flatnonzero(np.diff(documents)) + 1
+    lengths = np.diff(np.concatenate([[0], ends, [len(documents)]])).astype(np.int64)
+    return int((lengths * lengths).sum() if bidirectional else (lengths * (lengths + 1) // 2).sum())
+
+
+def forward_flops(config: ModelConfig, tokens: int, pairs: int) -> float:
+    """Operations of a forward pass over so many tokens, which attend in so many pairs."""
+    attention = 2 * config.width * config.head_width * (config.query_heads + config.key_value_heads)
+    block = attention + 3 * config.width * config.ffn_width
+    matrices = config.layers * block + config.vocabulary_size * config.width
+    # Scores and mixing are two products of the head width for each pair and query head.
+    return 2.0 * matrices * tokens + 4.0 * config.layers * config.query_heads * config.head_width * pairs
+
+
+def training_flops(config: ModelConfig, tokens: int, pairs: int, body_frozen: bool = False) -> float:
+    """Operations of forward and backward pass.
+
+    The backward pass makes gradients of activations and of weights, each as much as the forward pass; with a
+    frozen body, of its weights only the LM head's.
+
+    Args:
+        config: the model's shape.
+        tokens: of all sequences.
+        pairs: attended pairs of all sequences.
+        body_frozen: whether embeddings and head alone are trained.
+    """
+    forward = forward_flops(config, tokens, pairs)
+    if not body_frozen:
+        return 3 * forward
+    return 2 * forward + 2.0 * config.vocabulary_size * config.width * tokens
