@@ -47,6 +47,11 @@ def test_the_index_has_megatrons_layout(tmp_path: Path) -> None:
     assert np.frombuffer(data[70:], dtype=np.int64).tolist() == [0, 1, 2, 3]
 
 
+def test_an_empty_shard_is_opened(tmp_path: Path) -> None:
+    write_shard(tmp_path / "empty", [], 1000)
+    assert len(open_shard(tmp_path / "empty").tokens) == 0
+
+
 def test_an_id_outside_the_vocabulary_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="document 1 has ids outside the vocabulary of 1000"):
         write_shard(tmp_path / "nob", [np.array([1, 2]), np.array([1, 1000, 2])], 1000)

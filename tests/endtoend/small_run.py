@@ -63,6 +63,7 @@ def small_recipe(base: Path, sources: Path) -> dict[str, Any]:
         "evaluation": {
             "heldout_bytes": 2000,
             "max_new_tokens": 4,
+            "note": "Made-up words.",
             "continuations": ["fjord"],
             "masked_sentences": ["en<mask> skole"],
         },

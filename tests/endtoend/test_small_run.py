@@ -72,6 +72,7 @@ def test_the_screen_shows_tables_examples_and_what_to_try(undisturbed: tuple[Run
         "Writing speed",
         "Where everything is",
         "What to try next",
+        "Made-up words.",
     ):
         assert words in output
     assert "Traceback" not in output
@@ -113,7 +114,7 @@ def killed_everywhere(workshop: Path) -> Iterator[RunFolder]:
     run = RunFolder(workshop / "killed")
     for sign in (
         run.stage("tokenizer") / "started.json",
-        run.stage("shards") / "nob.json",
+        run.stage("shards") / "nob.counts.json",
         run.stage("adapt") / "checkpoints" / "step-00000004",
     ):
         kill_when(sign, start(workshop / "small.yaml", run.root))
@@ -164,7 +165,18 @@ def test_ctrl_c_in_training_stops_with_a_checkpoint_and_one_sentence(workshop: P
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "adapt stopped after step" in output
-    assert "the same command goes on from here" in output
+    assert "the same command (without --redo) goes on from here" in output
+    assert "Traceback" not in output
+
+
+def test_ctrl_c_outside_training_says_that_the_same_command_goes_on(workshop: Path) -> None:
+    run = RunFolder(workshop / "stopped-early")
+    process = start(workshop / "small.yaml", run.root)
+    wait_for(run.stage("tokenizer") / "started.json", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "stopped; the same command" in output
     assert "Traceback" not in output
 
 

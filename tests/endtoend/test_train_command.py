@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ def test_two_processes_make_the_model_that_one_makes(tmp_path: Path, tiny_model_
     recipe = write_recipe(tmp_path / "small.yaml", small_recipe(tiny_model_folder, tmp_path / "text"))
     early = train(recipe, tmp_path / "together")
     assert early.returncode == 2
-    assert "stage shards has not been made" in early.stderr
+    assert "stage corpus has not been made" in early.stderr
     finish(start(recipe, tmp_path / "alone", "--until", "adapt"))
     finish(start(recipe, tmp_path / "together", "--until", "swap"))
     done = train(recipe, tmp_path / "together", "--nproc", "2")
@@ -44,6 +46,51 @@ def test_two_processes_make_the_model_that_one_makes(tmp_path: Path, tiny_model_
         )
     assert StageRecord.read(tmp_path / "together/adapt") is not None
     assert "unchanged" in finish(start(recipe, tmp_path / "together", "--until", "adapt"))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_ctrl_c_reaches_all_processes_and_leaves_a_checkpoint(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    write_sources(tmp_path / "text")
+    recipe = write_recipe(tmp_path / "small.yaml", small_recipe(tiny_model_folder, tmp_path / "text"))
+    long = ("--set", "adapt.steps=4000", "--set", "mixture.max_repeats=1000")
+    finish(start(recipe, tmp_path / "run", "--until", "swap", *long))
+    command = [
+        sys.executable,
+        "-m",
+        "normistral",
+        "train",
+        str(recipe),
+        "--out",
+        str(tmp_path / "run"),
+        *long,
+    ]
+    process = subprocess.Popen(
+        [*command, "--nproc", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "run/adapt/checkpoints/step-00000004").exists():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.count("adapt stopped after step") == 1
+    assert "Traceback" not in output
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_mistake_with_two_processes_is_still_one_sentence_and_code_2(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    write_sources(tmp_path / "text")
+    recipe = write_recipe(tmp_path / "small.yaml", small_recipe(tiny_model_folder, tmp_path / "text"))
+    done = train(recipe, tmp_path / "run", "--nproc", "2")
+    assert done.returncode == 2
+    assert done.stderr.count("stage corpus has not been made") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_more_processes_than_cores_are_refused(tmp_path: Path, tiny_model_folder: Path) -> None:

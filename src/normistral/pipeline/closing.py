@@ -40,7 +40,7 @@ def _show_scores(context: RunContext, scores: dict[str, ModelScore]) -> None:
         "masked accuracy",
         "bits per masked token",
     )
-    context.screen.table("Held-out text, before and after", header, rows, meaning_of_scores(scores))
+    context.screen.table("Held-out text, before and after", header, rows, meaning_of_scores(context, scores))
 
 
 def _show_examples(context: RunContext, examples: dict[str, ModelExamples]) -> None:

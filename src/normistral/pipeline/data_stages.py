@@ -156,7 +156,7 @@ def _run_tokenizer(context: RunContext) -> dict[str, Any]:
     tokenizer = train_tokenizer(
         tracked(texts, "tokenizer: reading the sample", unit="documents"), recipe.tokenizer.vocabulary_size
     )
-    context_length = int(read_config(run.base_model)["max_position_embeddings"])
+    context_length = ModelConfig.from_hugging_face(read_config(run.base_model)).context_length
     save_tokenizer(tokenizer, run.tokenizer, context_length)
     new, base = load_tokenizer(run.tokenizer), load_tokenizer(run.base_model)
     rows = compare_tokenizers(
@@ -220,7 +220,7 @@ def _run_shards(context: RunContext) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     for source in context.recipe.corpus.sources:
         # One file per finished source: after a kill, only the source at work is tokenised again.
-        done = folder / f"{source.name}.json"
+        done = folder / f"{source.name}.counts.json"
         if not done.exists():
             texts = _train_texts(context, source.name)
             documents = corpus[source.name]["train_documents"]

@@ -31,6 +31,9 @@ from normistral.records import (
 
 MOST_DIFFERENCES_SHOWN = 6
 
+REDO_FILE = "redo.json"
+"""Stages that may be made anew, kept in the run's folder until the run is complete."""
+
 
 def run_stages(
     stages: Sequence[Stage], context: RunContext, until: str | None = None, redo: Sequence[str] = ()
@@ -41,25 +44,61 @@ def run_stages(
         stages: in an order in which every stage stands after those that it reads from.
         context: what they are given.
         until: name of the last stage to run.
-        redo: stages to make anew; stages that depend on them are made anew where their inputs changed.
+        redo: stages to make anew; stages that depend on them are made anew where their inputs changed, also
+            when that takes several starts.
 
     Raises:
         UserError: if a stage is unknown, or a finished or half-finished stage was made from other inputs and
-            is not to be redone.
+            is not to be redone; said before any work where it can be known then.
     """
     names = [stage.name for stage in stages]
     for name in (*redo, *([until] if until else [])):
         if name not in names:
             raise UserError(f"there is no stage '{name}'; stages are: {', '.join(names)}")
-    for name in redo:
-        shutil.rmtree(context.run.stage(name), ignore_errors=True)
-    redone = set(redo)
+    stages = stages[: names.index(until) + 1] if until else stages
+    redoable = _redoable(stages, context.run, redo)
+    _refuse_early(stages, context, redoable, redo)
     for number, stage in enumerate(stages, start=1):
-        if any(name in redone for name in stage.above):
-            redone.add(stage.name)
-        run_stage(stage, context, f"{number}/{len(stages)}", may_redo=stage.cheap or stage.name in redone)
-        if stage.name == until:
-            break
+        if stage.name in redo:
+            shutil.rmtree(context.run.stage(stage.name), ignore_errors=True)
+        run_stage(stage, context, f"{number}/{len(names)}", may_redo=stage.cheap or stage.name in redoable)
+    if not until:
+        (context.run.root / REDO_FILE).unlink(missing_ok=True)
+
+
+def _redoable(stages: Sequence[Stage], run: RunFolder, redo: Sequence[str]) -> set[str]:
+    """Stages that may be made anew: those asked for now or at an earlier, unfinished start, and all below
+    them."""
+    noted = run.root / REDO_FILE
+    redoable = set(redo) | (set(read_json(noted)) if noted.exists() else set())
+    for stage in stages:
+        if redoable.intersection(stage.above):
+            redoable.add(stage.name)
+    if redoable:
+        write_json(noted, sorted(redoable))
+    return redoable
+
+
+def _refuse_early(
+    stages: Sequence[Stage], context: RunContext, redoable: set[str], redo: Sequence[str]
+) -> None:
+    """Refuse, before any work, a run in which some stage's changed inputs are going to be refused."""
+    changing = set(redo)
+    for stage in stages:
+        folder = context.run.stage(stage.name)
+        record = StageRecord.read(folder)
+        before = record.inputs if record else _started_with(folder)
+        if stage.name in changing or before is None:
+            continue
+        now = own_inputs(stage, context)
+        now["above"] = {
+            name: "made anew" if name in changing else before["above"].get(name) for name in stage.above
+        }
+        if before == now:
+            continue
+        if not (stage.cheap or stage.name in redoable or _keeps_pieces(stage, record)):
+            raise _refusal(stage, context, record, before, now)
+        changing.add(stage.name)
 
 
 def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) -> None:
@@ -72,30 +111,24 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
         may_redo: whether work made from other inputs may be thrown away.
     """
     folder = context.run.stage(stage.name)
+    place = stage.place(context) if stage.place else folder
     inputs = stage_inputs(stage, context)
     record = StageRecord.read(folder)
-    place = stage.place(context) if stage.place else folder
-    if record and record.inputs == inputs and not _missing(place, record):
-        context.screen.say(f"[{position}] {stage.name}: unchanged, {_duration(record.seconds)} saved")
-        return
-    if record and record.inputs == inputs and not may_redo:
-        raise UserError(
-            f"stage {stage.name}: {place / _missing(place, record)[0]}, which it made, is missing; run with "
-            f"--redo {stage.name}"
-        )
-    earlier = record.inputs if record else _started_with(folder)
-    resuming = earlier == inputs
-    keeps_pieces = stage.checks_own_pieces and record is None
-    if earlier is not None and not resuming and not keeps_pieces:
+    if record and record.inputs == inputs:
+        missing = [name for name in record.outputs if not (place / name).is_file()]
+        if not missing:
+            context.screen.say(f"[{position}] {stage.name}: unchanged, {_duration(record.seconds)} saved")
+            return
         if not may_redo:
-            changed = differences(earlier, inputs)
-            more = "; …" if len(changed) > MOST_DIFFERENCES_SHOWN else ""
-            state = "was made" if record else "was begun"
             raise UserError(
-                f"stage {stage.name} in {context.run.root} {state} from other inputs "
-                f"({'; '.join(changed[:MOST_DIFFERENCES_SHOWN])}{more}); run with --redo {stage.name} "
-                "to make it anew, or give another --out"
+                f"stage {stage.name}: {place / missing[0]}, which it made, is missing; run with "
+                f"--redo {stage.name}"
             )
+    before = record.inputs if record else _started_with(folder)
+    resuming = before == inputs
+    if before is not None and not resuming and not _keeps_pieces(stage, record):
+        if not may_redo:
+            raise _refusal(stage, context, record, before, inputs)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Written with the first work that it is true of: a recipe that was refused leaves the old one in place.
@@ -123,13 +156,34 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
     context.screen.say(f"      {stage.name} done in {_duration(seconds)}{memory}")
 
 
+def _keeps_pieces(stage: Stage, record: StageRecord | None) -> bool:
+    return stage.checks_own_pieces and record is None
+
+
+def _refusal(
+    stage: Stage, context: RunContext, record: StageRecord | None, before: dict[str, Any], now: dict[str, Any]
+) -> UserError:
+    changed = differences(before, now)
+    more = "; …" if len(changed) > MOST_DIFFERENCES_SHOWN else ""
+    state = "was made" if record else "was begun"
+    return UserError(
+        f"stage {stage.name} in {context.run.root} {state} from other inputs "
+        f"({'; '.join(changed[:MOST_DIFFERENCES_SHOWN])}{more}); run with --redo {stage.name} "
+        "to make it anew, or give another --out"
+    )
+
+
 def stage_inputs(stage: Stage, context: RunContext) -> dict[str, Any]:
     """What a stage's result depends on, as JSON: equal inputs, equal result."""
+    return own_inputs(stage, context) | {"above": {name: context.fingerprint(name) for name in stage.above}}
+
+
+def own_inputs(stage: Stage, context: RunContext) -> dict[str, Any]:
+    """A stage's inputs but for what the stages above it made."""
     return {
         "recipe": stage.settings(context.recipe),
         "method": stage.method_version,
         "outside": stage.outside(context),
-        "above": {name: context.fingerprint(name) for name in stage.above},
     }
 
 
@@ -140,8 +194,14 @@ def locked(run: RunFolder) -> Iterator[None]:
     Raises:
         UserError: if another process works in it.
     """
-    run.root.mkdir(parents=True, exist_ok=True)
-    with run.lock.open("w") as file:
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+        file = run.lock.open("w")
+    except OSError as error:
+        raise UserError(
+            f"--out {run.root} cannot be written: {error.strerror}; give another folder"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -155,10 +215,6 @@ def _started_with(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return inputs
-
-
-def _missing(place: Path, record: StageRecord) -> list[str]:
-    return [name for name in record.outputs if not (place / name).is_file()]
 
 
 def _duration(seconds: float) -> str:

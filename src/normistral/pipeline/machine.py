@@ -12,45 +12,57 @@ import torch
 
 from normistral.errors import UserError
 from normistral.recipe import RuntimeSettings
-from normistral.records import RunFolder, read_json, write_json
+from normistral.records import STAGE_FILE, STARTED_FILE, RunFolder, StageRecord, read_json, write_json
 from normistral.training import Runtime, resolve_runtime
 
 PACKAGES = ("normistral", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
-def keep_runtime(run: RunFolder, settings: RuntimeSettings, seed: int) -> Runtime:
-    """The runtime of a run: chosen at its first start, the same ever after.
+def keep_runtime(run: RunFolder, settings: RuntimeSettings) -> Runtime:
+    """The runtime of a run: free to change until training begins, and from then to its end the same.
+
+    So the stages before training can run on one machine and training on another; and what is left when
+    training is done runs wherever it is started.
 
     Raises:
-        UserError: if the recipe now asks for another precision than the run began with.
+        UserError: if training began with another device, precision or number of threads than is there or
+            asked for.
     """
-    if run.run_file.exists():
-        kept = Runtime(**read_json(run.run_file)["runtime"])
-        if kept.device == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"{run.root} began on a GPU and there is none here; go on where there is one")
-        if settings.threads not in (None, kept.threads):
+    if not _begun(run, "realign"):
+        runtime = resolve_runtime(settings)
+        _write_run_file(run, runtime)
+        return runtime
+    kept = Runtime(**read_json(run.run_file)["runtime"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if StageRecord.read(run.stage("adapt")):
+        return kept if kept.device == device else resolve_runtime(settings)
+    for name, now, began in (
+        ("device", device, kept.device),
+        ("threads", settings.threads or kept.threads, kept.threads),
+        ("dtype", kept.dtype if settings.dtype == "auto" else settings.dtype, kept.dtype),
+    ):
+        if now != began:
             raise UserError(
-                f"runtime.threads is {settings.threads}, but {run.root} began with {kept.threads}; leave it, "
-                "or give another --out"
+                f"runtime: {name} is {now}, but training in {run.root} began with {began}; "
+                "go on with that, or give another --out"
             )
-        if settings.dtype not in ("auto", kept.dtype):
-            raise UserError(
-                f"runtime.dtype is {settings.dtype}, but {run.root} began in {kept.dtype}; leave it, or give "
-                "another --out"
-            )
-        return kept
-    runtime = resolve_runtime(settings)
+    return kept
+
+
+def _begun(run: RunFolder, stage: str) -> bool:
+    return any((run.stage(stage) / name).exists() for name in (STARTED_FILE, STAGE_FILE))
+
+
+def _write_run_file(run: RunFolder, runtime: Runtime) -> None:
     write_json(
         run.run_file,
         {
             "runtime": {"device": runtime.device, "dtype": runtime.dtype, "threads": runtime.threads},
-            "seed": seed,
             "versions": software_versions(),
             "machine": machine_facts(runtime),
             "commit": _commit(),
         },
     )
-    return runtime
 
 
 def software_versions() -> dict[str, str]:

@@ -48,9 +48,10 @@ def evaluation_rows(
     return rows
 
 
-def meaning_of_scores(scores: dict[str, ModelScore]) -> str:
-    """A few sentences on what the evaluation's figures mean."""
-    return MEANING if scores["base"].has_mask_token else f"{MEANING} {STAND_IN_NOTE}"
+def meaning_of_scores(context: RunContext, scores: dict[str, ModelScore]) -> str:
+    """A few sentences on what the evaluation's figures mean, the recipe's own note last."""
+    stand_in = "" if scores["base"].has_mask_token else STAND_IN_NOTE
+    return " ".join(filter(None, (MEANING, stand_in, context.recipe.evaluation.note)))
 
 
 def report_facts(
@@ -82,7 +83,7 @@ def report_facts(
                 "bits per masked token",
             ),
             tuple(evaluation_rows(scores)),
-            meaning_of_scores(scores),
+            meaning_of_scores(context, scores),
         ),
         continuations=tuple(
             Example(one.prompt, one.text, other.text)
@@ -112,17 +113,17 @@ def places(context: RunContext) -> dict[str, str]:
 def next_commands(context: RunContext) -> dict[str, str]:
     """Commands to try next, which work as typed."""
     run, recipe = context.run, context.recipe
-    model = shlex.quote(str(run.published_model))
+    model, program = shlex.quote(str(run.published_model)), context.program
     commands = {}
     for prompt in recipe.evaluation.continuations[:1]:
         typed = shlex.quote(prompt.replace("\n", "\\n"))
-        commands["let it write"] = f"normistral generate {model} {typed} --max-new-tokens 64"
+        commands["let it write"] = f"{program} generate {model} {typed} --max-new-tokens 64"
     for sentence in recipe.evaluation.masked_sentences[:1]:
-        commands["let it read both ways"] = f"normistral fill-mask {model} {shlex.quote(sentence)}"
+        commands["let it read both ways"] = f"{program} fill-mask {model} {shlex.quote(sentence)}"
     longer = shlex.quote(f"{run.root}-longer")
     steps = 3 * recipe.adapt.steps
     commands["train three times as long"] = (
-        f"normistral run {shlex.quote(str(run.recipe))} --out {longer} --set adapt.steps={steps}"
+        f"{program} run {shlex.quote(str(run.recipe))} --out {longer} --set adapt.steps={steps}"
     )
     return commands
 

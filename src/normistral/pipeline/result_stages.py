@@ -84,7 +84,7 @@ EVALUATION = Stage(
     purpose="measure base, swapped start, realigned and adapted model on held-out text",
     above=("corpus", "base", "swap", "realign", "adapt"),
     settings=lambda recipe: {
-        **recipe.evaluation.model_dump(mode="json"),
+        **recipe.evaluation.model_dump(mode="json", exclude={"note"}),
         "mask_ratio": recipe.objective.mask_ratio,
         "span_lengths": list(recipe.objective.span_lengths),
     },
@@ -160,7 +160,7 @@ def _card_facts(context: RunContext) -> CardFacts:
             for language in (entry.language for entry in scores["base"].languages)
             for score in _score_facts(language, scores["base"], scores["adapt"])
         ),
-        scores_note=SCORES_NOTE,
+        scores_note=f"{SCORES_NOTE} {recipe.evaluation.note}".strip(),
         prompt_template=recipe.publish.translation_prompt,
         prompt_text=recipe.publish.translation_text,
         masked_sentence=next(iter(recipe.evaluation.masked_sentences), DEFAULT_MASKED_SENTENCE),
@@ -206,6 +206,7 @@ PUBLISH = Stage(
         **recipe.publish.model_dump(mode="json"),
         "name": recipe.name,
         "description": recipe.description,
+        "note": recipe.evaluation.note,
     },
     run=_run_publish,
     outputs=("*",),
@@ -229,7 +230,11 @@ REPORT = Stage(
     name="report",
     purpose="write report.html",
     above=("corpus", "tokenizer", "mixture", "realign", "adapt", "evaluation", "publish"),
-    settings=lambda recipe: {"name": recipe.name, "description": recipe.description},
+    settings=lambda recipe: {
+        "name": recipe.name,
+        "description": recipe.description,
+        "note": recipe.evaluation.note,
+    },
     run=_run_report,
     outputs=("report.html",),
     place=lambda context: context.run.root,

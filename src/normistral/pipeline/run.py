@@ -27,6 +27,7 @@ def run(
     screen: Screen,
     until: str | None = None,
     redo: Sequence[str] = (),
+    program: str = "normistral",
 ) -> RunFolder:
     """Run a recipe, or go on with it where it stopped.
 
@@ -37,6 +38,7 @@ def run(
         screen: where to tell what happens.
         until: last stage to run.
         redo: stages to make anew.
+        program: how the user calls this program, for the commands that are shown to try next.
 
     Returns:
         The run's folder.
@@ -47,9 +49,9 @@ def run(
     folder = RunFolder(out)
     check_sources_exist(recipe)
     with locked(folder):
-        runtime = keep_runtime(folder, recipe.runtime, recipe.seed)
+        runtime = keep_runtime(folder, recipe.runtime)
         apply_to_process(runtime)
-        context = RunContext(recipe, folder, cache, runtime, screen)
+        context = RunContext(recipe, folder, cache, runtime, screen, program)
         screen.say(f"{recipe.name} → {out} ({runtime.device}, {runtime.dtype}, {runtime.threads} threads)")
         run_stages(STAGES, context, until, redo)
         if until in (None, REPORT.name):

@@ -35,6 +35,8 @@ class RunContext:
     """Folder for what can be fetched again (samples)."""
     runtime: Runtime
     screen: Screen
+    program: str = "normistral"
+    """How the user calls this program."""
 
     def record(self, stage: str) -> StageRecord:
         """The record of a stage that must have finished."""

@@ -15,14 +15,16 @@ from typing import Any
 import torch.distributed as dist
 
 from normistral.errors import UserError
-from normistral.pipeline.engine import locked, run_stages
+from normistral.pipeline.data_stages import BASE, CORPUS, MIXTURE, SHARDS, TOKENIZER
+from normistral.pipeline.engine import locked, own_inputs, run_stages
 from normistral.pipeline.machine import keep_runtime
-from normistral.pipeline.model_stages import ADAPT, REALIGN
+from normistral.pipeline.model_stages import ADAPT, REALIGN, SWAP
 from normistral.pipeline.stage import RunContext, Screen, Stage
 from normistral.recipe import Recipe
 from normistral.records import RunFolder, StageRecord
 from normistral.training import Runtime, apply_to_process, process_group, resolve_runtime
 
+PREPARING_STAGES = (CORPUS, BASE, TOKENIZER, SHARDS, MIXTURE, SWAP)
 TRAINING_STAGES = (REALIGN, ADAPT)
 
 
@@ -40,26 +42,63 @@ def train_run(recipe: Recipe, out: Path, cache: Path, screen: Screen, redo: Sequ
         UserError: if an earlier stage has not been made.
     """
     folder = RunFolder(out)
-    for stage in TRAINING_STAGES:
-        for name in stage.above:
-            if name not in (one.name for one in TRAINING_STAGES) and not StageRecord.read(folder.stage(name)):
-                raise UserError(
-                    f"stage {name} has not been made in {out}; run first: normistral run RECIPE --until swap"
-                )
     with process_group(resolve_runtime(recipe.runtime)):
         if dist.get_rank() == 0:
-            with locked(folder):
-                runtime = keep_runtime(folder, recipe.runtime, recipe.seed)
-                _tell(runtime)
-                context = RunContext(recipe, folder, cache, _share_of_cores(runtime), screen)
-                run_stages([_announced(stage) for stage in TRAINING_STAGES], context, redo=redo)
-                _tell(None)
+            _lead(RunContext(recipe, folder, cache, resolve_runtime(recipe.runtime), screen), redo)
         else:
-            context = RunContext(recipe, folder, cache, _share_of_cores(_told()), _Silence())
-            stages = {stage.name: stage for stage in TRAINING_STAGES}
-            while name := _told():
-                stages[name].run(context)
+            _follow(recipe, folder, cache)
     return folder
+
+
+def _lead(context: RunContext, redo: Sequence[str]) -> None:
+    """Run the training stages, telling the other processes which comes."""
+    others_wait = True
+
+    def announced(stage: Stage) -> Stage:
+        def run_together(context: RunContext) -> dict[str, Any]:
+            nonlocal others_wait
+            _tell(stage.name)
+            others_wait = False
+            counts = stage.run(context)
+            others_wait = True
+            return counts
+
+        return dataclasses.replace(stage, run=run_together)
+
+    try:
+        with locked(context.run):
+            runtime = keep_runtime(context.run, context.recipe.runtime)
+            _check_stages_above(context)
+            _tell(runtime)
+            context = dataclasses.replace(context, runtime=_share_of_cores(runtime))
+            run_stages([announced(stage) for stage in TRAINING_STAGES], context, redo=redo)
+    finally:
+        if others_wait:  # else they are in the stage, and end as this process does
+            _tell(None)
+
+
+def _follow(recipe: Recipe, folder: RunFolder, cache: Path) -> None:
+    """Take part in every stage that the first process names, until it names none."""
+    runtime = _told()
+    if runtime is None:
+        return
+    context = RunContext(recipe, folder, cache, _share_of_cores(runtime), _Silence())
+    stages = {stage.name: stage for stage in TRAINING_STAGES}
+    while name := _told():
+        stages[name].run(context)
+
+
+def _check_stages_above(context: RunContext) -> None:
+    """Refuse to train on what other settings made, or on nothing."""
+    for stage in PREPARING_STAGES:
+        record = StageRecord.read(context.run.stage(stage.name))
+        now = own_inputs(stage, context)
+        if record is None or {name: record.inputs[name] for name in now} != now:
+            state = "has not been made" if record is None else "was made with other settings"
+            raise UserError(
+                f"stage {stage.name} {state} in {context.run.root}; "
+                "run first: normistral run RECIPE --until swap"
+            )
 
 
 def _share_of_cores(runtime: Runtime) -> Runtime:
@@ -69,16 +108,6 @@ def _share_of_cores(runtime: Runtime) -> Runtime:
     share = dataclasses.replace(runtime, threads=max(1, runtime.threads // hosts.count(platform.node())))
     apply_to_process(share)
     return share
-
-
-def _announced(stage: Stage) -> Stage:
-    """The stage, run by all processes together."""
-
-    def run_together(context: RunContext) -> dict[str, Any]:
-        _tell(stage.name)
-        return stage.run(context)
-
-    return dataclasses.replace(stage, run=run_together)
 
 
 def _tell(what: Any) -> None:

@@ -200,6 +200,8 @@ class EvaluationSettings(Settings):
     """Sentences with `<mask>` that base and adapted model fill."""
     max_new_tokens: PositiveInt = 32
     """Longest continuation, in tokens."""
+    note: str = ""
+    """What a reader of the figures should know about this recipe; said below them."""
 
     @field_validator("masked_sentences")
     @classmethod

@@ -12,9 +12,10 @@ from normistral.records.files import (
 from normistral.records.memory import peak_memory_bytes, release_memory, restart_peak
 from normistral.records.metrics import MetricsLog, read_metrics
 from normistral.records.run_folder import RunFolder
-from normistral.records.stage import STARTED_FILE, StageRecord, checksums, differences
+from normistral.records.stage import STAGE_FILE, STARTED_FILE, StageRecord, checksums, differences
 
 __all__ = [
+    "STAGE_FILE",
     "STARTED_FILE",
     "MetricsLog",
     "RunFolder",

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from normistral.errors import naming_full_disk
 from normistral.records.files import whole_file
 
 
@@ -27,6 +28,7 @@ class MetricsLog:
             kept = [line for line in read_metrics(path) if line["step"] < first_step]
             with whole_file(path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, **values: Any) -> None:
@@ -36,8 +38,9 @@ class MetricsLog:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
         }
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+        with naming_full_disk(self._path):
+            self._file.write(json.dumps(clean) + "\n")
+            self._file.flush()
 
     def __enter__(self) -> Self:
         return self

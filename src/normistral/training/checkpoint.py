@@ -48,7 +48,8 @@ class Checkpoints:
         final = self.folder / f"step-{step:08}"
         temporary = self.folder / f"step-{step:08}.partial"
         if _is_first():
-            shutil.rmtree(temporary, ignore_errors=True)
+            for leftover in self.folder.glob("*.partial"):  # of a kill
+                shutil.rmtree(leftover)
             temporary.mkdir(parents=True)
         _wait_for_all()
         model_state, optimizer_state = get_state_dict(model, optimizer, options=FROZEN_STAY_OUT)

@@ -102,11 +102,13 @@ def train(job: TrainingJob) -> dict[str, Any]:
             config.to_hugging_face() | _token_ids(hugging_face_config),
             job.initial_model,
         )
+        if stop.agreed(job.runtime.device):
+            raise Stopped(f"{job.name} stopped at its end")
     lines = list(read_metrics(job.folder / "metrics.jsonl"))
     return {
         "steps": job.settings.steps,
         "tokens": job.settings.steps * job.settings.global_batch_size * job.dataset.sequence_length,
-        "skipped_steps": sum(line["skipped"] for line in lines),
+        "skipped_steps": sum(line["skipped_steps"] for line in lines),
         "training_seconds": round(sum(line["seconds"] for line in lines), 1),
     }
 
@@ -121,7 +123,9 @@ def _run_steps(
 ) -> None:
     settings = job.settings
     peak = peak_flops(job.runtime)
+    tokens_per_step = settings.global_batch_size * job.dataset.sequence_length
     skipped_in_a_row = 0
+    since = SinceLine()
     with ExitStack() as opened:
         bar: ProgressBar | None = None
         metrics: MetricsLog | None = None
@@ -144,15 +148,27 @@ def _run_steps(
                 if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW:
                     raise UserError(
                         f"{job.name}: loss or gradient was not finite {skipped_in_a_row} steps in a row, "
-                        f"up to step {step}; lower {job.name}.learning_rate or look at the data, and run "
-                        "again: training goes on from the last checkpoint"
+                        f"up to step {step}; look at the data, or lower {job.name}.learning_rate and "
+                        f"run with --redo {job.name}"
                     )
             optimizer.zero_grad()
-            tokens = settings.global_batch_size * job.dataset.sequence_length
-            seconds = time.monotonic() - step_started
-            frozen = job.trainable == "embeddings"
-            flops = training_flops(model.config, tokens, figures.attended_pairs, body_frozen=frozen)
-            if metrics and step % job.execution.log_every == 0:
+            since.seconds += time.monotonic() - step_started
+            since.tokens += tokens_per_step
+            since.skipped_steps += skipped_in_a_row > 0
+            since.flops += training_flops(
+                model.config,
+                tokens_per_step,
+                figures.attended_pairs,
+                figures.targets,
+                body_frozen=job.trainable == "embeddings",
+            )
+            if bar:
+                speed = since.tokens / since.seconds
+                bar.advance(1, f"loss {figures.loss:.3f}, {speed:,.0f} tokens/s")
+            stopping = stop.agreed(job.runtime.device)
+            is_last = step + 1 == settings.steps
+            saving = is_last or stopping or (step + 1) % job.execution.checkpoint_every == 0
+            if metrics and (saving or (step + 1) % job.execution.log_every == 0):
                 metrics.write(
                     step=step,
                     loss=figures.loss,
@@ -160,23 +176,30 @@ def _run_steps(
                     masked_loss=figures.masked_loss,
                     gradient_norm=gradient_norm,
                     learning_rate=rate,
-                    tokens=(step + 1) * tokens,
-                    tokens_per_second=tokens / seconds,
-                    model_flops_per_second=flops / seconds,
-                    mfu=None if peak is None else flops / seconds / (peak * dist.get_world_size()),
-                    seconds=seconds,
-                    skipped=skipped_in_a_row > 0,
+                    tokens=(step + 1) * tokens_per_step,
+                    tokens_per_second=since.tokens / since.seconds,
+                    model_flops_per_second=since.flops / since.seconds,
+                    mfu=since.flops / since.seconds / (peak * dist.get_world_size()) if peak else None,
+                    seconds=since.seconds,
+                    skipped_steps=since.skipped_steps,
                 )
-            if bar:
-                bar.advance(1, f"loss {figures.loss:.3f}, {tokens / seconds:,.0f} tokens/s")
-            stopping = stop.agreed(job.runtime.device)
-            is_last = step + 1 == settings.steps
-            if is_last or stopping or (step + 1) % job.execution.checkpoint_every == 0:
+                since = SinceLine()
+            if saving:
                 checkpoints.save(step + 1, model, optimizer)
             if stopping and not is_last:
                 raise Stopped(
                     f"{job.name} stopped after step {step + 1} of {settings.steps}, with a checkpoint"
                 )
+
+
+@dataclass
+class SinceLine:
+    """What has gone by since the last line of metrics.jsonl."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    flops: float = 0.0
+    skipped_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -188,6 +211,8 @@ class StepFigures:
     causal_loss: float | None
     """That of causal sequences; None where there was none."""
     masked_loss: float | None
+    targets: int
+    """Positions that predict something."""
     attended_pairs: int
     """(query, key) pairs that were visible, for the count of operations."""
 
@@ -263,6 +288,7 @@ def _whole_batch(sums: Tensor, pairs: int, job: TrainingJob) -> StepFigures:
         loss=(causal_nats + masked_nats) / max(causal_targets + masked_targets, 1),
         causal_loss=causal_nats / causal_targets if causal_targets else None,
         masked_loss=masked_nats / masked_targets if masked_targets else None,
+        targets=int(causal_targets + masked_targets),
         attended_pairs=int(all_pairs),
     )
 
