@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-quickstart: $(INSTALLED)  ## Raw Bokmål in, a model that writes and reads out: about ten minutes on two cores.
+quickstart: $(INSTALLED)  ## Raw Bokmål in, a model that writes and reads out: a quarter of an hour on two cores.
 	$(BIN)/normistral run recipes/quickstart.yaml
 
 test: lint types layers unit  ## Lint, types, import layers and the fast tests.
