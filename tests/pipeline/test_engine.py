@@ -113,6 +113,13 @@ def test_a_refused_run_has_done_no_work_and_kept_the_old_recipe(house: House) ->
     assert (house.root / "recipe.yaml").read_text(encoding="utf-8") == before
 
 
+def test_checksums_are_shown_by_their_beginning(house: House) -> None:
+    house.run()
+    (house.root / "a" / "stage.json").unlink()
+    with pytest.raises(UserError, match=r"stage b .*above\.a: [0-9a-f]{8}… → [0-9a-f]{8}…\)"):
+        house.run(("seed=90",))
+
+
 def test_stages_below_a_redo_are_redone_also_after_an_interruption(house: House) -> None:
     house.run()
     house.fails_in = "b"

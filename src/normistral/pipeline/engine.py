@@ -4,6 +4,7 @@ changed."""
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,9 @@ from normistral.records import (
 )
 
 MOST_DIFFERENCES_SHOWN = 6
+
+CHECKSUM = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
+"""A SHA-256, of which a reader needs the beginning only."""
 
 REDO_FILE = "redo.json"
 """Stages that may be made anew, kept in the run's folder until the run is complete."""
@@ -163,7 +167,7 @@ def _keeps_pieces(stage: Stage, record: StageRecord | None) -> bool:
 def _refusal(
     stage: Stage, context: RunContext, record: StageRecord | None, before: dict[str, Any], now: dict[str, Any]
 ) -> UserError:
-    changed = differences(before, now)
+    changed = [CHECKSUM.sub(r"\1…", line) for line in differences(before, now)]
     more = "; …" if len(changed) > MOST_DIFFERENCES_SHOWN else ""
     state = "was made" if record else "was begun"
     return UserError(
