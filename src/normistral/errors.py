@@ -1,4 +1,4 @@
-"""The one kind of error that a user can cause and mend.
+"""The one kind of error that a user can cause and mend, and two other ends of a command.
 
 Every room raises `UserError` for what the person at the keyboard can put right (a missing file, a wrong
 recipe key, a full disk): one sentence that names the thing, the value, what was expected and what to do.
@@ -9,6 +9,7 @@ The command line prints it without a traceback and exits with code 2. Broken pro
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,20 @@ class UserError(Exception):
 
 class Stopped(Exception):  # noqa: N818 (a wish that was heard, no error)
     """Work was asked to stop, and has kept what it had; the message says where it stands."""
+
+
+class LostProcess(Exception):  # noqa: N818 (what happened, not what was done wrong)
+    """Another process of the run is gone or hangs; the message says which, and how to go on.
+
+    The command ends with `EXIT_CODE`, by which a launcher or Slurm knows that starting again helps.
+    """
+
+    EXIT_CODE = os.EX_TEMPFAIL
+
+    def __init__(self, message: str, is_told: bool = False) -> None:
+        super().__init__(message)
+        self.is_told = is_told
+        """Whether another process shows the message already."""
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from normistral.model import AttentionLayout, Mistral, ModelConfig
-from normistral.model.flops import attended_pairs, forward_flops, training_flops
+from normistral.model import AttentionLayout, Mistral, ModelConfig, Targets
+from normistral.model.flops import attended_pairs, forward_flops, recomputed_flops, training_flops
 
 FLAGSHIP = ModelConfig(51_200, 5120, 14_336, 40, 32, 8, 128, 131_072, 1e6, None, 1e-5, tied=False)
 TINY = ModelConfig(96, 60, 100, 3, 4, 2, 16, 64, 1e4, None, 1e-5, tied=False)
@@ -49,3 +51,21 @@ def test_pairs_are_those_that_the_mask_shows(lengths: list[int], bidirectional: 
 def test_a_frozen_body_saves_its_weight_gradients() -> None:
     whole, frozen = training_flops(TINY, 100, 1000, 90), training_flops(TINY, 100, 1000, 90, body_frozen=True)
     assert 2 / 3 < frozen / whole < 1
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_a_whole_step_equals_pytorchs_counter_with_what_is_recomputed(
+    recompute: Literal["none", "selective", "full"],
+) -> None:
+    model = Mistral(TINY)
+    for block in model.model.layers:
+        block.recompute = recompute
+    tokens_BT = torch.zeros(2, 16, dtype=torch.long)
+    layout = AttentionLayout.of_documents(tokens_BT, torch.tensor([True, True]))
+    labels_BT = torch.where(torch.arange(16) % 2 == 0, -100, tokens_BT)
+    with FlopCounterMode(display=False) as counter:
+        model(tokens_BT, layout, Targets(labels_BT, torch.ones(2, 16))).loss.backward()
+    products = sum(
+        count for name, count in counter.get_flop_counts()["Global"].items() if "attention" not in str(name)
+    )
+    assert products == training_flops(TINY, 32, 0, 16) + recomputed_flops(TINY, 32, 0, recompute)

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from normistral.errors import UserError
 from normistral.model import AttentionLayout, Mistral, ModelConfig
-from normistral.model.attention import attend, attend_by_products
+
 
 SHAPES = [
     pytest.param(

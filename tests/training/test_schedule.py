@@ -6,8 +6,13 @@ import math
 
 import pytest
 
-from normistral.recipe import ScheduleSettings
-from normistral.training.schedule import learning_rate
+from normistral.recipe import ScheduleSettings, TrainingSettings
+from normistral.training import schedule as of_training
+
+
+def learning_rate(step: int, steps: int, peak: float, schedule: ScheduleSettings) -> float:
+    settings = TrainingSettings(steps=steps, global_batch_size=1, learning_rate=peak, schedule=schedule)
+    return of_training.learning_rate(step, settings)
 
 
 def test_the_trapezoid_of_the_card_rises_stays_and_falls() -> None:
@@ -58,3 +63,25 @@ def test_a_cosine_falls_from_the_warm_up_to_its_final_share() -> None:
 def test_a_trapezoid_can_end_above_zero() -> None:
     schedule = ScheduleSettings(shape="trapezoid", decay_steps=10, final_share=0.25)
     assert learning_rate(99, 100, 1.0, schedule) == pytest.approx(0.25 + 0.75 * 0.1)
+
+
+def test_a_decay_begun_early_is_the_plateau_up_to_there_and_then_falls() -> None:
+    schedule = ScheduleSettings(shape="trapezoid", warmup_steps=10, decay_steps=20)
+    whole = TrainingSettings(steps=100, global_batch_size=1, learning_rate=2.0, schedule=schedule)
+    early = whole.model_copy(update={"decay_from": 40})
+    assert early.last_step == 60
+    rates = [of_training.learning_rate(step, early) for step in range(60)]
+    assert rates[:40] == [of_training.learning_rate(step, whole) for step in range(40)]
+    assert rates[40] == 2.0
+    assert rates[50] == pytest.approx(1.0)
+    assert rates[59] == pytest.approx(0.1)
+
+
+def test_a_decay_must_begin_on_the_plateau_of_a_trapezoid() -> None:
+    settings = {"steps": 100, "global_batch_size": 1, "learning_rate": 1.0}
+    trapezoid = {"shape": "trapezoid", "warmup_steps": 10, "decay_steps": 20}
+    for decay_from in (5, 85):
+        with pytest.raises(ValueError, match="is not on the plateau, which goes from step 10 to 80"):
+            TrainingSettings.model_validate({**settings, "schedule": trapezoid, "decay_from": decay_from})
+    with pytest.raises(ValueError, match="decay_from needs a schedule of shape trapezoid"):
+        TrainingSettings.model_validate({**settings, "schedule": {"shape": "cosine"}, "decay_from": 50})

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+import torch
 
 from normistral.dataset import PackedDataset, open_shard, plan_mixture, write_shard
+from normistral.model import Mistral, ModelConfig
 from normistral.objective import MaskingRule
-from normistral.recipe import RuntimeSettings, ScheduleSettings, TrainingSettings
-from normistral.training import Runtime, TrainingJob
+from normistral.recipe import LossSettings, RuntimeSettings, ScheduleSettings, TrainingSettings
+from normistral.training import HeldOutJob, Runtime, TrainingJob
+from normistral.weights import write_model_folder
 
 VOCABULARY = 400
 SETTINGS = TrainingSettings(
@@ -29,19 +35,23 @@ def tiny_job(
     checkpoint_every: int = 3,
     fingerprint: str = "tiny",
     name: str = "adapt",
-    replicate: int = 1,
-    recompute: bool = False,
+    dtype: str = "float32",
+    loss: LossSettings = LossSettings(),
+    execution: Mapping[str, Any] = MappingProxyType({}),
+    vocabulary: int = VOCABULARY,
+    final_masked_share: float | None = None,
+    heldout: HeldOutJob | None = None,
 ) -> TrainingJob:
-    """A job in `root`; the same arguments give the same job."""
+    """A job in `root`; the same arguments give the same job; `execution` overrides runtime settings."""
     shards = {}
     for number, (source, count) in enumerate({"nob": 80, "eng": 40}.items()):
         if not (root / f"{source}.idx").exists():
             random = np.random.default_rng(number)
             documents = [
-                np.concatenate([[1], random.integers(16, VOCABULARY, random.integers(1, 30)), [2]])
+                np.concatenate([[1], random.integers(16, vocabulary, random.integers(1, 30)), [2]])
                 for _ in range(count)
             ]
-            write_shard(root / source, documents, VOCABULARY)
+            write_shard(root / source, documents, vocabulary)
         shards[source] = open_shard(root / source)
     unique = {source: len(shard.tokens) for source, shard in shards.items()}
     sequences = settings.steps * settings.global_batch_size
@@ -51,17 +61,49 @@ def tiny_job(
         initial_model=initial_model,
         folder=root / name,
         settings=settings,
-        rule=MaskingRule(0.4, 1 / 6, (1, 2, 3), 0.8, 0.1, 4, 16, VOCABULARY),
+        rule=MaskingRule(
+            *(0.4, 1 / 6, (1, 2, 3), 0.8, 0.1, 4, 16, vocabulary), final_masked_share, sequences
+        ),
         dataset=PackedDataset(plan, shards, seed=1),
         first_sequence=0,
         seed=1,
         trainable="all" if trainable == "all" else "embeddings",
-        execution=RuntimeSettings(
-            micro_batch_size=micro_batch_size,
-            checkpoint_every=checkpoint_every,
-            replicate=replicate,
-            recompute=recompute,
+        execution=RuntimeSettings.model_validate(
+            {
+                "micro_batch_size": micro_batch_size,
+                "checkpoint_every": checkpoint_every,
+                "tensorboard": False,
+                **execution,
+            }
         ),
-        runtime=Runtime("cpu", "float32", 1),
+        runtime=Runtime("cpu", dtype, 1),
         fingerprint=fingerprint,
+        loss=loss,
+        heldout=heldout,
     )
+
+
+def random_model(folder: Path, vocabulary: int = VOCABULARY, width: int = 32, tied: bool = False) -> Path:
+    """A model folder without a tokenizer: two layers, four heads of which two share their keys."""
+    config = {
+        "model_type": "mistral",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 3 * width // 2,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": width // 4,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": tied,
+    }
+    model = Mistral(ModelConfig.from_hugging_face(config))
+    draw = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randn(parameter.shape, generator=draw) * 0.2 + (parameter.ndim == 1)
+        for name, parameter in model.named_parameters()
+    }
+    write_model_folder(folder, config, tensors.items())
+    return folder

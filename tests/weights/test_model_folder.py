@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from normistral.errors import UserError
 from normistral.weights import (
+    StoredTensors,
     check_architecture,
     copy_model_folder,
     count_parameters,
@@ -60,6 +61,36 @@ def test_a_large_model_is_cut_into_shards_that_hold_no_more_than_the_limit(tmp_p
 def test_a_tensor_larger_than_the_limit_gets_a_file_of_its_own(tmp_path: Path) -> None:
     write_model_folder(tmp_path / "m", CONFIG, numbered(2), max_shard_bytes=10)
     assert len(list((tmp_path / "m").glob("*.safetensors"))) == 2
+
+
+def test_boxes_are_read_out_of_tensors(tmp_path: Path) -> None:
+    matrix, vector = torch.arange(35.0).view(7, 5).bfloat16(), torch.arange(4.0)
+    write_model_folder(tmp_path / "m", CONFIG, [("matrix", matrix), ("vector", vector)], max_shard_bytes=1)
+    with StoredTensors(tmp_path / "m") as stored:
+        assert stored.shape("matrix") == (7, 5)
+        assert torch.equal(stored.read("matrix", (slice(2, 5), slice(1, 3))), matrix[2:5, 1:3])
+        assert torch.equal(stored.read("vector", (slice(1, 4),)), vector[1:4])
+        kept = stored.read("matrix")
+        with pytest.raises(UserError, match="has no tensor t9"):
+            stored.read("t9")
+    assert torch.equal(kept, matrix)
+
+
+def test_files_read_in_turn_are_opened_once_to_be_checked_and_once_to_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model_folder(tmp_path / "m", CONFIG, numbered(7), max_shard_bytes=9000)
+    opened = []
+    safe_open = room.safe_open
+
+    def counting(file: Path, framework: str) -> object:
+        opened.append(file.name)
+        return safe_open(file, framework=framework)
+
+    monkeypatch.setattr(room, "safe_open", counting)
+    with StoredTensors(tmp_path / "m") as stored:
+        assert [stored.read(name)[0].item() for name in stored.files] == list(range(7))
+    assert sorted(opened) == sorted([f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)] * 2)
 
 
 def test_transformers_loads_what_is_written_in_shards(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from normistral import __version__
 from normistral.cli.screen import Terminal
-from normistral.errors import Stopped, UserError
+from normistral.errors import LostProcess, Stopped, UserError
 
 INTERRUPTED = 130
 """Exit code of a command that was asked to stop, as shells have it."""
@@ -90,22 +90,35 @@ def train_command(
     ] = None,
     redo: Annotated[list[str] | None, typer.Option(help="Make this stage anew; repeatable.")] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    decay_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Branch the run at this checkpoint of adapt's plateau, into --out, and let the learning "
+            "rate decay from there."
+        ),
+    ] = None,
 ) -> None:
     """Run the training stages alone, after `normistral run RECIPE --until swap`; under torchrun on many
     devices.
 
     Example: normistral train recipes/quickstart.yaml --nproc 2
     """
+    from normistral.pipeline import branch_run, decay_recipe
     from normistral.recipe import load_recipe
 
     settings = load_recipe(recipe, tuple(overrides or ()))
     folder = out or Path("runs") / settings.name
+    if decay_from:
+        settings = decay_recipe(settings, decay_from)
+        if os.environ.get("RANK", "0") == "0":
+            branch_run(settings, decay_from, folder, cache_folder(), Terminal())
     if nproc > 1:
         from normistral.launch import start_processes
 
         arguments = ["train", str(recipe), "--out", str(folder)]
         arguments += [part for override in overrides or () for part in ("--set", override)]
         arguments += [part for stage in redo or () for part in ("--redo", stage)]
+        arguments += ["--decay-from", str(decay_from)] if decay_from else []
         raise typer.Exit(start_processes(arguments, nproc))
     from normistral.pipeline import train_run
 
@@ -189,22 +202,29 @@ def fill_mask_command(
 
 
 def main() -> None:
-    """Entry point: user errors are one sentence and exit code 2; `--debug` anywhere shows the traceback."""
+    """Entry point: user errors are one sentence and exit code 2, a lost process one and 75; `--debug` anywhere
+    shows the traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     rank = os.environ.get("RANK", "0")  # of a process of many
+    who = "normistral" if rank == "0" else f"normistral, process {rank}"
     try:
         app(arguments, prog_name="normistral")
     except UserError as error:
         if debug:
             raise
-        who = "normistral" if rank == "0" else f"normistral, process {rank}"
         print(f"{who}: {error}", file=sys.stderr)
         sys.exit(2)
     except Stopped as error:
         if rank == "0":
             print(f"normistral: {error}; {GO_ON}", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except LostProcess as error:
+        if debug:
+            raise
+        if not error.is_told:
+            print(f"{who}: {error}", file=sys.stderr)
+        sys.exit(LostProcess.EXIT_CODE)
     except SystemExit as stop:
         if stop.code == INTERRUPTED and rank == "0":
             print(f"normistral: stopped; {GO_ON}", file=sys.stderr)

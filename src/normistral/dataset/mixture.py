@@ -78,14 +78,14 @@ def plan_mixture(
             raise UserError(
                 f"mixture: source '{name}' has a weight but no training tokens; set its weight to 0"
             )
-    caps = {name: int(max_repeats * unique_tokens[name] // sequence_length) for name in active}
+    caps = {name: most_sequences(unique_tokens[name], sequence_length, max_repeats) for name in active}
     if sum(caps.values()) < sequences:
         raise UserError(
             f"mixture: the run needs {sequences * sequence_length:,} tokens, but all sources repeated "
             f"{max_repeats:g} times give {sum(caps.values()) * sequence_length:,}; add text, train fewer "
             "steps or raise mixture.max_repeats"
         )
-    shares, capped = _fill(active, caps, sequences)
+    shares, capped = fill_by_weight(active, caps, sequences)
     if capped and over_cap == "refuse":
         name = sorted(capped)[0]
         asked = active[name] * sequences * sequence_length / unique_tokens[name]
@@ -93,7 +93,7 @@ def plan_mixture(
             f"mixture: source '{name}' would be repeated {asked:.1f} times, more than mixture.max_repeats = "
             f"{max_repeats:g}; lower its weight, or set mixture.over_cap: redistribute"
         )
-    counts = _round_to_total(shares, caps, sequences)
+    counts = round_to_total(shares, caps, sequences)
     plans = [
         SourcePlan(
             name=name,
@@ -110,7 +110,12 @@ def plan_mixture(
     return MixturePlan(sequence_length, sequences, tuple(plans))
 
 
-def _fill(
+def most_sequences(unique_tokens: int, sequence_length: int, max_repeats: float) -> int:
+    """How many sequences of a source there may be over the whole run."""
+    return int(max_repeats * unique_tokens // sequence_length)
+
+
+def fill_by_weight(
     weights: dict[str, float], caps: dict[str, int], sequences: int
 ) -> tuple[dict[str, float], set[str]]:
     """Real-valued sequences by weight; whatever passes a cap is given to the rest until nothing does."""
@@ -126,7 +131,7 @@ def _fill(
         capped |= over
 
 
-def _round_to_total(shares: dict[str, float], caps: dict[str, int], total: int) -> dict[str, int]:
+def round_to_total(shares: dict[str, float], caps: dict[str, int], total: int) -> dict[str, int]:
     """Whole numbers next to the shares that add up to the total (largest remainders first, below the
     caps)."""
     counts = {name: int(share) for name, share in shares.items()}

@@ -9,12 +9,16 @@ prefix of the run has each source in its share to within as many sequences as th
 within one pass (epoch) over a source, windows are visited in the order of a keyed permutation (a Feistel
 network that walks cycles until it lands inside the range), and each pass cuts the source at another keyed
 offset, so that a repeat is cut elsewhere.
+
+`replan.py` strings several interleavings together, for a mixture that changes in the middle of a run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 FEISTEL_ROUNDS = 6
 
@@ -38,20 +42,26 @@ def source_of_sequence(counts: tuple[int, ...], index: int) -> tuple[int, int]:
         counts: sequences of each source over the run (exact totals).
         index: 0 ≤ index < sum(counts).
     """
-    total = sum(counts)
-    if not 0 <= index < total:
-        raise IndexError(f"sequence {index} is outside the plan of {total} sequences")
-    reach = len(counts) + 1
-    earliest = [_events_before(count, total, index - reach) for count in counts]
-    latest = [_events_before(count, total, index + reach) for count in counts]
-    # Times (2k + 1) · total / (2 · count) are compared over the common denominator 2 · Π: as exact fractions.
-    events = sorted(
-        (_Fraction((2 * k + 1) * total, 2 * count), source, k)
-        for source, count in enumerate(counts)
-        for k in range(earliest[source], latest[source])
-    )
-    _, source, k = events[index - sum(earliest)]
+    if not 0 <= index < sum(counts):
+        raise IndexError(f"sequence {index} is outside the plan of {sum(counts)} sequences")
+    before, events = _events_around(counts, index)
+    _, source, k = events[index - sum(before)]
     return source, k
+
+
+def sources_before(counts: tuple[int, ...], index: int) -> tuple[int, ...]:
+    """How many sequences of each source come before sequence `index`.
+
+    Args:
+        counts: sequences of each source over the run (exact totals).
+        index: 0 ≤ index ≤ sum(counts).
+    """
+    if not 0 <= index <= sum(counts):
+        raise IndexError(f"sequence {index} is outside the plan of {sum(counts)} sequences")
+    before, events = _events_around(counts, index)
+    for _, source, _ in events[: index - sum(before)]:
+        before[source] += 1
+    return tuple(before)
 
 
 def window_of_sequence(source: int, k: int, unique_tokens: int, sequence_length: int, seed: int) -> Window:
@@ -89,7 +99,34 @@ def permute(position: int, size: int, key: int) -> int:
             return value
 
 
-def _events_before(count: int, total: int, time: int) -> int:
+def _events_around(counts: tuple[int, ...], index: int) -> tuple[list[int], list[tuple[int, int, int]]]:
+    """The events among which the one of number `index` is.
+
+    Returns:
+        How many events of each source come before those that are given, and the given ones in order, each
+        with its time, its source and its number within the source.
+    """
+    total, multiple = _total_and_multiple(counts)
+    # Rounding moves each source's number of events by at most one half against its share.
+    reach = len(counts) + 1
+    before = [_events_until(count, total, index - reach) for count in counts]
+    until = [_events_until(count, total, index + reach) for count in counts]
+    # Times (2k + 1) · total / (2 · count) are compared exactly, as whole numbers of 1/multiple.
+    events = sorted(
+        ((2 * k + 1) * (multiple // count), source, k)
+        for source, count in enumerate(counts)
+        for k in range(before[source], until[source])
+    )
+    return before, events
+
+
+@lru_cache(maxsize=16)
+def _total_and_multiple(counts: tuple[int, ...]) -> tuple[int, int]:
+    """The sum of the counts, and their least common multiple."""
+    return sum(counts), math.lcm(*(count for count in counts if count))
+
+
+def _events_until(count: int, total: int, time: int) -> int:
     """How many of a source's events (k + ½) · total / count lie at or before `time`, within 0 … count."""
     return min(count, max(0, (2 * count * time + total) // (2 * total)))
 
@@ -106,22 +143,3 @@ def _keyed_number(seed: int, source: int, epoch: int, purpose: str) -> int:
     """64 bits that depend on all arguments, the same on every machine."""
     message = f"{seed}/{source}/{epoch}/{purpose}".encode()
     return int.from_bytes(hashlib.blake2b(message, digest_size=8).digest(), "little")
-
-
-@dataclass(frozen=True)
-class _Fraction:
-    """numerator ÷ denominator, compared exactly (cheaper than fractions.Fraction, which reduces)."""
-
-    numerator: int
-    denominator: int
-
-    def __lt__(self, other: _Fraction) -> bool:
-        return self.numerator * other.denominator < other.numerator * self.denominator
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Fraction):
-            return NotImplemented
-        return self.numerator * other.denominator == other.numerator * self.denominator
-
-    def __hash__(self) -> int:
-        raise TypeError("compared, never hashed")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normistral.evaluation.heldout import SpecialIds
+from normistral.scoring import SpecialIds
 from normistral.inference import LoadedModel, fill_mask, generate, load
 from normistral.progress import progress
 from normistral.recipe import EvaluationSettings

@@ -11,17 +11,18 @@ vocabulary.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from normistral.model.attention import AttentionLayout, attend
+from normistral.model.attention import AttentionLayout, PreparedAttention, attend
 from normistral.model.config import ModelConfig
 from normistral.model.loss import linear_cross_entropy
+from normistral.model.norm import RMSNorm
+from normistral.model.recompute import Recompute, recomputed
+from normistral.model.rotary import Rotation
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Targets:
     labels_BT: Tensor
     """Token ids; `loss.IGNORED` where nothing is predicted."""
     weights_BT: Tensor
-    """float32 weight of each prediction in the loss."""
+    """float32 (float64 in a float64 model) weight of each prediction in the loss."""
+    z_loss: float = 0.0
+    """Weight of the squared logsumexp in the loss."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,9 @@ class LossOutput:
     loss: Tensor
     """Weighted sum of cross-entropies in nats, with gradient."""
     nats_BT: Tensor
-    """Cross-entropy of each prediction, no gradient; 0 where nothing is predicted."""
-
-
-class RMSNorm(nn.Module):
-    """Scale each position to unit root mean square, computed in float32."""
-
-    def __init__(self, width: int, epsilon: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.epsilon = epsilon
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Normalise the last axis."""
-        scale_BT1 = (x_BTD.float().pow(2).mean(-1, keepdim=True) + self.epsilon).rsqrt()
-        return self.weight * (x_BTD * scale_BT1).to(x_BTD.dtype)
+    """Cross-entropy of each prediction, without z-loss, no gradient; 0 where nothing is predicted."""
+    correct_BT: Tensor
+    """Whether the label is the most probable token; False where nothing is predicted."""
 
 
 class Attention(nn.Module):
@@ -71,14 +62,14 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.width, key_value_width, bias=False)
         self.o_proj = nn.Linear(query_width, config.width, bias=False)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, bias_B1TT: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, prepared: PreparedAttention) -> Tensor:
         """Mix positions that may see each other."""
         batch, length, _ = x_BTD.shape
         heads = (batch, length, -1, self.head_width)
         query_BNTH = self.q_proj(x_BTD).view(heads).transpose(1, 2)
         key_BKTH = self.k_proj(x_BTD).view(heads).transpose(1, 2)
         value_BKTH = self.v_proj(x_BTD).view(heads).transpose(1, 2)
-        mixed_BNTH = attend(rotation.turn(query_BNTH), rotation.turn(key_BKTH), value_BKTH, bias_B1TT)
+        mixed_BNTH = attend(rotation.turn(query_BNTH), rotation.turn(key_BKTH), value_BKTH, prepared)
         return self.o_proj(mixed_BNTH.transpose(1, 2).reshape(batch, length, -1))  # type: ignore[no-any-return]
 
 
@@ -105,21 +96,17 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_epsilon)
         self.mlp = SwiGLU(config)
-        self.recompute = False
-        """Keep nothing but the input for the backward pass, and run the forward pass again there."""
+        self.recompute: Recompute = "none"
+        """What the backward pass computes again instead of keeping it."""
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, bias_B1TT: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, prepared: PreparedAttention) -> Tensor:
         """Add attention, then the feed-forward network, to the residual stream."""
-        if self.recompute and torch.is_grad_enabled():
-            # There is no dropout, hence no random state to keep.
-            recomputed: Tensor = checkpoint(
-                self._mix, x_BTD, rotation, bias_B1TT, use_reentrant=False, preserve_rng_state=False
-            )
-            return recomputed
-        return self._mix(x_BTD, rotation, bias_B1TT)
+        if self.recompute != "none" and torch.is_grad_enabled():
+            return recomputed(self._mix, self.recompute, x_BTD, rotation, prepared)
+        return self._mix(x_BTD, rotation, prepared)
 
-    def _mix(self, x_BTD: Tensor, rotation: Rotation, bias_B1TT: Tensor | None) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, bias_B1TT)
+    def _mix(self, x_BTD: Tensor, rotation: Rotation, prepared: PreparedAttention) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, prepared)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))  # type: ignore[no-any-return]
 
 
@@ -159,9 +146,9 @@ class Mistral(nn.Module):
         """Final hidden states [B, T, D], normed: what the LM head reads."""
         x_BTD = self.model.embed_tokens(tokens_BT)
         rotation = Rotation.of_length(self.config, tokens_BT.size(1), x_BTD.device, x_BTD.dtype)
-        bias_B1TT = layout.bias(x_BTD.dtype)
+        prepared = layout.prepare(x_BTD, self.config.head_width)
         for layer in self.model.layers:
-            x_BTD = layer(x_BTD, rotation, bias_B1TT)
+            x_BTD = layer(x_BTD, rotation, prepared)
         return self.model.norm(x_BTD)  # type: ignore[no-any-return]
 
     def forward(
@@ -178,55 +165,12 @@ class Mistral(nn.Module):
         hidden_BTD = self.hidden(tokens_BT, layout)
         if targets is None:
             return self.lm_head(hidden_BTD)  # type: ignore[no-any-return]
-        loss, nats_P = linear_cross_entropy(
+        loss, nats_P, correct_P = linear_cross_entropy(
             hidden_BTD.flatten(0, 1),
             self.lm_head.weight,
             targets.labels_BT.flatten(),
             targets.weights_BT.flatten(),
+            targets.z_loss,
         )
-        return LossOutput(loss, nats_P.view_as(targets.labels_BT))
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Cosines and sines of the rotary position embedding (Su et al. 2021), in Hugging Face's half-split
-    layout."""
-
-    cosine_TH: Tensor
-    sine_TH: Tensor
-
-    @staticmethod
-    def of_length(config: ModelConfig, length: int, device: torch.device, dtype: torch.dtype) -> Rotation:
-        """Angles for positions 0 … length−1, computed in float32.
-
-        Positions are not reset at document boundaries: attention stays inside a document and rotary
-        positions are relative, so the numbers are the same.
-        """
-        frequencies_h = rotary_frequencies(config).to(device)
-        angles_Th = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies_h
-        angles_TH = torch.cat((angles_Th, angles_Th), dim=-1)
-        return Rotation(angles_TH.cos().to(dtype), angles_TH.sin().to(dtype))
-
-    def turn(self, x_BNTH: Tensor) -> Tensor:
-        """Rotate each pair (h, h + H/2) by the position's angle."""
-        first, second = x_BNTH.chunk(2, dim=-1)
-        return x_BNTH * self.cosine_TH + torch.cat((-second, first), dim=-1) * self.sine_TH
-
-
-def rotary_frequencies(config: ModelConfig) -> Tensor:
-    """Angle per position of each rotated pair, float32 [H / 2], with Llama-3 scaling where the config has
-    it."""
-    exponents = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
-    frequencies = 1.0 / config.rope_theta**exponents
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies
-    wavelengths = 2 * math.pi / frequencies
-    low = scaling.original_context_length / scaling.low_frequency_factor
-    high = scaling.original_context_length / scaling.high_frequency_factor
-    share = (scaling.original_context_length / wavelengths - scaling.low_frequency_factor) / (
-        scaling.high_frequency_factor - scaling.low_frequency_factor
-    )
-    blended = (1 - share) * frequencies / scaling.factor + share * frequencies
-    scaled = torch.where(wavelengths > low, frequencies / scaling.factor, blended)
-    return torch.where(wavelengths < high, frequencies, scaled)
+        shape = targets.labels_BT.shape
+        return LossOutput(loss, nats_P.view(shape), correct_P.view(shape))

@@ -25,6 +25,7 @@ class MaskingRule:
     """The numbers of the objective, as the recipe gives them, and the vocabulary it works on."""
 
     masked_share: float
+    """Probability that a sequence is masked, at the beginning of the run where it changes."""
     mask_ratio: float
     span_lengths: tuple[int, ...]
     replace_with_mask: float
@@ -33,6 +34,23 @@ class MaskingRule:
     first_ordinary_id: int
     """Ids below are special: never masked, never drawn as replacement."""
     vocabulary_size: int
+    final_masked_share: float | None = None
+    """Probability at the end of the run; None: it stays as it was."""
+    sequences: int = 0
+    """Of the whole run; counts only where the probability changes."""
+
+    def __post_init__(self) -> None:
+        if self.final_masked_share is not None and self.sequences < 1:
+            raise ValueError("a masked share that changes needs the number of the run's sequences")
+
+    def masked_share_at(self, index: int) -> float:
+        """Probability that sequence `index` of the run is masked: on a straight line from `masked_share` at
+        the first sequence to `final_masked_share` at the last."""
+        if self.final_masked_share is None or self.sequences == 1:
+            return self.masked_share
+        assert 0 <= index < self.sequences, f"sequence {index} of a run of {self.sequences}"
+        way = index / (self.sequences - 1)
+        return self.masked_share + way * (self.final_masked_share - self.masked_share)
 
 
 @dataclass(frozen=True)
@@ -57,12 +75,12 @@ def make_example(
     Args:
         tokens: [T + 1] ids.
         documents: [T + 1] document numbers.
-        rule: the objective's numbers.
+        rule: the objective's numbers; the masked share is that of this place in the run.
         seed: the run's.
-        index: the sequence's number in the run.
+        index: the sequence's number in the run, from 0.
     """
     random = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
-    if random.random() < rule.masked_share:
+    if random.random() < rule.masked_share_at(index):
         return masked_example(tokens, documents, rule, random)
     return causal_example(tokens, documents)
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from normistral.dataset import PackedDataset, open_shard
 from normistral.objective import MaskingRule
-from normistral.pipeline.data_stages import mixture_plan
+from normistral.pipeline.data_stages import heldout_texts, mixture_plan
 from normistral.pipeline.stage import RunContext, Stage
 from normistral.recipe import Recipe, TrainingSettings
 from normistral.records import STARTED_FILE, read_json, read_metrics, sha256_of_json
+from normistral.scoring import encode_heldout
 from normistral.swap import swap_vocabulary
 from normistral.tokenizer import FIRST_ORDINARY_ID, MASK_ID
-from normistral.training import TrainingJob, train
+from normistral.training import HeldOutJob, TrainingJob, train
 from normistral.training.parallel import Trainable
 
 
@@ -72,6 +73,8 @@ def _run_training(
             mask_id=MASK_ID,
             first_ordinary_id=FIRST_ORDINARY_ID,
             vocabulary_size=recipe.tokenizer.vocabulary_size,
+            final_masked_share=objective.final_masked_share,
+            sequences=plan.sequences,
         ),
         dataset=PackedDataset(plan, shards, recipe.seed),
         first_sequence=first_sequence,
@@ -80,8 +83,29 @@ def _run_training(
         execution=recipe.runtime,
         runtime=context.runtime,
         fingerprint=sha256_of_json(read_json(run.stage(name) / STARTED_FILE)),
+        loss=recipe.loss,
+        heldout=_heldout(context, initial, settings),
     )
     return train(job)
+
+
+def _heldout(context: RunContext, initial: Path, settings: TrainingSettings) -> HeldOutJob | None:
+    """What is measured while the stage trains, and what it is held against."""
+    if settings.heldout_every is None:
+        return None
+    recipe = context.recipe
+    texts = heldout_texts(context, recipe.evaluation.heldout_bytes)
+    sources: dict[str, tuple[str, ...]] = {}
+    for source in recipe.corpus.sources:
+        if recipe.mixture.weights.get(source.name):
+            sources[source.language] = (*sources.get(source.language, ()), source.name)
+    return HeldOutJob(
+        text=encode_heldout(initial, texts, recipe.objective),
+        base_model=context.run.base_model,
+        base_texts={budget.language: texts[budget.language] for budget in settings.forgetting},
+        sources=sources,
+        max_repeats=recipe.mixture.max_repeats,
+    )
 
 
 def _run_realign(context: RunContext) -> dict[str, Any]:
@@ -115,9 +139,15 @@ def _show_training(context: RunContext, name: str) -> None:
 
 
 def _training_settings(recipe: Recipe, settings: TrainingSettings) -> dict[str, Any]:
+    described = settings.model_dump(mode="json")
+    if any(budget.action == "replay" for budget in settings.forgetting):
+        described["heldout_bytes"] = recipe.evaluation.heldout_bytes
+    else:  # measuring changes nothing of what is trained, and may be changed on the way
+        del described["heldout_every"], described["forgetting"]
     return {
-        **settings.model_dump(mode="json"),
+        **described,
         "objective": recipe.objective.model_dump(mode="json"),
+        "loss": recipe.loss.model_dump(mode="json"),
         "seed": recipe.seed,
     }
 

@@ -42,7 +42,7 @@ def train_run(recipe: Recipe, out: Path, cache: Path, screen: Screen, redo: Sequ
         UserError: if an earlier stage has not been made.
     """
     folder = RunFolder(out)
-    with process_group(resolve_runtime(recipe.runtime)):
+    with process_group(resolve_runtime(recipe.runtime), recipe.runtime):
         if dist.get_rank() == 0:
             _lead(RunContext(recipe, folder, cache, resolve_runtime(recipe.runtime), screen), redo)
         else:

@@ -23,7 +23,7 @@ runs, by one sentence that names the key, its value and what would be right. `--
 setting by its dotted path (items of `corpus.sources` by name or number). The resolved recipe, every default
 written out, lies in the run's folder as `recipe.yaml`.
 
-This page is made from the docstrings in `recipe/schema.py`:
+This page is made from the docstrings in `recipe/schema.py` and `recipe/training.py`:
 `python -m normistral.recipe.reference > docs/recipe.md`.
 """
 

@@ -1,8 +1,7 @@
 """The recipe: everything that decides what a run produces, as frozen typed settings.
 
 Each field's docstring is its reference documentation. Unknown keys, wrong types and impossible combinations
-are refused when the recipe is read, before anything runs. What changes only *how* a run executes (threads,
-logging) stands apart in `RuntimeSettings` and never enters a stage's fingerprint.
+are refused when the recipe is read, before anything runs. The settings of training stand in `training.py`.
 """
 
 from __future__ import annotations
@@ -10,27 +9,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from normistral.recipe.checks import check_weights, suggest_name
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Settings(BaseModel):
-    """Base of all sections: frozen, no unknown keys, docstrings as descriptions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
-    )
+from normistral.recipe.settings import Settings, Share
+from normistral.recipe.training import LossSettings, ObjectiveSettings, RuntimeSettings, TrainingSettings
 
 
 class BaseSettings(Settings):
@@ -118,77 +101,6 @@ class SwapSettings(Settings):
     copied."""
 
 
-class ObjectiveSettings(Settings):
-    """The hybrid masked-causal objective (card: 90 % causal, 10 % masked next-token prediction)."""
-
-    masked_share: Share = 0.1
-    """Probability that a sequence is trained by masked next-token prediction instead of causally."""
-    mask_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 1 / 6
-    """Share of a masked sequence's maskable tokens that are chosen for prediction."""
-    span_lengths: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 3)
-    """Lengths of masked spans, each as likely."""
-    replace_with_mask: Share = 0.8
-    """Of the chosen spans, the share shown as `<mask>`."""
-    replace_with_random: Share = 0.1
-    """Of the chosen spans, the share shown as random tokens; the rest is shown unchanged."""
-
-    @model_validator(mode="after")
-    def _shares_fit(self) -> Self:
-        if self.replace_with_mask + self.replace_with_random > 1.0 + 1e-9:
-            raise ValueError("replace_with_mask and replace_with_random together must not pass 1")
-        if min(self.span_lengths) < 1:
-            raise ValueError("span_lengths must be at least 1")
-        return self
-
-
-class ScheduleSettings(Settings):
-    """The learning rate over the steps of a stage."""
-
-    shape: Literal["constant", "trapezoid", "cosine"] = "trapezoid"
-    """After the warm-up: `constant`; `trapezoid`: plateau, then decay (the card); or `cosine` to the end."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps of linear rise from zero to the peak."""
-    decay_steps: Annotated[int, Field(ge=0)] = 0
-    """Last steps, in which a trapezoid falls."""
-    decay: Literal["linear", "one_minus_sqrt"] = "linear"
-    """How a trapezoid falls: `linear`, or `one_minus_sqrt`, fast first (Hägele et al. 2024)."""
-    final_share: Share = 0.0
-    """What is left of the peak at the end of a trapezoid or cosine."""
-
-
-class TrainingSettings(Settings):
-    """One training stage: `realign` (embeddings and head) or `adapt` (everything)."""
-
-    steps: PositiveInt
-    """Optimizer steps."""
-    global_batch_size: PositiveInt
-    """Sequences per optimizer step over all devices."""
-    learning_rate: PositiveFloat
-    """Peak learning rate."""
-    schedule: ScheduleSettings
-    """Shape of the learning rate over time."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
-    """AdamW's decoupled weight decay, on matrices alone (never on norms)."""
-    betas: tuple[Share, Share] = (0.9, 0.95)
-    """AdamW's decay rates of the two moments."""
-    epsilon: PositiveFloat = 1e-8
-    """AdamW's epsilon."""
-    clip_norm: PositiveFloat = 1.0
-    """Largest gradient norm; larger gradients are scaled down to it."""
-    loss_normalisation: Literal["per_sequence", "global_tokens"] = "per_sequence"
-    """`per_sequence`: each sequence weighs as much (masked ones carry their 10 %); `global_tokens`: each
-    target does."""
-
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> Self:
-        needed = self.schedule.warmup_steps + self.schedule.decay_steps
-        if needed > self.steps:
-            raise ValueError(
-                f"warmup_steps + decay_steps = {needed} do not fit into steps = {self.steps}; shorten them"
-            )
-        return self
-
-
 class EvaluationSettings(Settings):
     """What is measured on held-out text, and what the closing examples show."""
 
@@ -234,30 +146,6 @@ class PublishSettings(Settings):
         return prompt
 
 
-class RuntimeSettings(Settings):
-    """How the run executes; no part of any fingerprint. run.json keeps the precision and the threads."""
-
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute precision; `auto`: bfloat16 where it is faster on this machine, measured once."""
-    threads: PositiveInt | None = None
-    """CPU threads of one process; unset: all cores."""
-    replicate: PositiveInt = 1
-    """Groups of processes that hold a whole copy of the model each (hybrid sharding); 1: all share one
-    copy."""
-    recompute: bool = False
-    """Keep only each block's input for the backward pass: less memory, a third more work."""
-    compile: bool = False
-    """Compile each transformer block (slow start, faster steps)."""
-    micro_batch_size: PositiveInt = 4
-    """Sequences per forward pass of one device."""
-    log_every: PositiveInt = 1
-    """Steps between two lines of metrics.jsonl."""
-    checkpoint_every: PositiveInt = 50
-    """Steps between two checkpoints of a training stage."""
-    keep_checkpoints: PositiveInt = 2
-    """How many of the latest checkpoints stay on disk."""
-
-
 class Recipe(Settings):
     """A whole run, from raw text to a published model."""
 
@@ -273,6 +161,7 @@ class Recipe(Settings):
     mixture: MixtureSettings
     swap: SwapSettings = SwapSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
+    loss: LossSettings = LossSettings()
     realign: TrainingSettings
     adapt: TrainingSettings
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -295,6 +184,26 @@ class Recipe(Settings):
                         + suggest_name(name, names)
                     )
             check_weights(where, weights)
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_name_languages(self) -> Self:
+        languages = sorted({source.language for source in self.corpus.sources})
+        weighted = {s.language for s in self.corpus.sources if self.mixture.weights.get(s.name)}
+        for stage in ("realign", "adapt"):
+            for budget in getattr(self, stage).forgetting:
+                if budget.language not in languages:
+                    raise ValueError(
+                        f"{stage}.forgetting names '{budget.language}', which is no language of "
+                        f"corpus.sources ({', '.join(languages)})" + suggest_name(budget.language, languages)
+                    )
+                if budget.action == "replay" and stage == "realign":
+                    raise ValueError("realign.forgetting can warn or stop; replay is for adapt")
+                if budget.action == "replay" and budget.language not in weighted:
+                    raise ValueError(
+                        f"{stage}.forgetting is to replay '{budget.language}', but no source of it has a "
+                        "weight in mixture.weights"
+                    )
         return self
 
     @property

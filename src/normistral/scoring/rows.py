@@ -51,6 +51,11 @@ def pack_rows(
         yield _row(windows, row_length, padding_id)
 
 
+def padding_row(row_length: int, padding_id: int) -> Row:
+    """A row of padding alone: what a process computes that has none of its own."""
+    return _row([], row_length, padding_id)
+
+
 def _windows(
     document: Sequence[int], start_id: int, row_length: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:

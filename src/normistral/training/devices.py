@@ -9,15 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn import functional as F
 
 from normistral.errors import UserError
 from normistral.recipe import RuntimeSettings
+from normistral.scoring import Share
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt (malloc.h)."""
@@ -31,14 +34,19 @@ class Runtime:
     device: str
     """`cpu` or `cuda` (ROCm says `cuda` too)."""
     dtype: str
-    """Compute precision: `float32` or `bfloat16`; master weights are float32 always."""
+    """Compute precision: `float32`, `bfloat16` or, for checks of exactness, `float64`."""
     threads: int
     """CPU threads of one process."""
 
     @property
     def compute_dtype(self) -> torch.dtype:
         """The precision as a torch dtype."""
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}[self.dtype]
+
+    @property
+    def master_dtype(self) -> torch.dtype:
+        """Precision of weights, gradients' sums and optimizer state: at least float32."""
+        return torch.promote_types(self.compute_dtype, torch.float32)
 
 
 def resolve_runtime(settings: RuntimeSettings) -> Runtime:
@@ -72,18 +80,21 @@ def apply_to_process(runtime: Runtime) -> None:
 
 
 @contextmanager
-def process_group(runtime: Runtime, replicate: int = 1) -> Iterator[DeviceMesh]:
-    """Join the run's processes and lay them out as a `(dp_replicate, dp_shard)` mesh.
+def process_group(runtime: Runtime, execution: RuntimeSettings) -> Iterator[DeviceMesh]:
+    """Join the run's processes and lay them out as a `(dp_replicate, dp_shard, tp)` mesh.
 
     Under torchrun the group is the one that its environment describes; a process by itself is a group of one.
 
     Args:
         runtime: decides device and backend.
-        replicate: groups of processes that hold a whole copy of the model each (HSDP).
+        execution: how many copies of the model there are (HSDP), how many processes share each matrix product
+            (tensor parallelism), and how long processes wait for each other.
 
     Raises:
         UserError: if the processes cannot be dealt evenly to the groups.
     """
+    # Longer than the watchdog waits, which has more to tell.
+    timeout = timedelta(seconds=execution.collective_timeout + 60)
     started_here = not dist.is_initialized()
     if started_here:
         # gloo beside NCCL, for what processes tell each other on the CPU.
@@ -91,21 +102,54 @@ def process_group(runtime: Runtime, replicate: int = 1) -> Iterator[DeviceMesh]:
         if runtime.device == "cuda":
             torch.cuda.set_device(dist.get_node_local_rank(fallback_rank=0))
         if dist.is_torchelastic_launched():
-            dist.init_process_group(backend)
+            dist.init_process_group(backend, timeout=timeout)
         else:
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     try:
         processes = dist.get_world_size()
-        if processes % replicate:
+        groups = execution.replicate * execution.tensor_parallel
+        if processes % groups:
             raise UserError(
-                f"runtime.replicate = {replicate} groups cannot be made of {processes} processes; "
-                "give a divisor"
+                f"runtime.replicate = {execution.replicate} times runtime.tensor_parallel = "
+                f"{execution.tensor_parallel} groups cannot be made of {processes} processes; give divisors"
             )
-        shape = (replicate, processes // replicate)
-        yield init_device_mesh(runtime.device, shape, mesh_dim_names=("dp_replicate", "dp_shard"))
+        shape = (execution.replicate, processes // groups, execution.tensor_parallel)
+        yield init_device_mesh(runtime.device, shape, mesh_dim_names=("dp_replicate", "dp_shard", "tp"))
     finally:
         if started_here:
             dist.destroy_process_group()
+
+
+def summed_over_data(values: Tensor, mesh: DeviceMesh) -> Tensor:
+    """Sum over the data-parallel processes; those that split a matrix product have equal values already."""
+    for axis in ("dp_shard", "dp_replicate"):
+        if mesh[axis].size() > 1:
+            dist.all_reduce(values, group=mesh[axis].get_group())
+    return values
+
+
+def data_share(mesh: DeviceMesh) -> Share:
+    """Which of the data-parallel parts is this process's; those that split a matrix product share one."""
+    shards, splits = mesh["dp_shard"].size(), mesh["tp"].size()
+    part = mesh["dp_replicate"].get_local_rank() * shards + mesh["dp_shard"].get_local_rank()
+    parts = mesh["dp_replicate"].size() * shards
+    if splits == 1:
+        return Share(part, parts)
+    groups = mesh.mesh.view(parts, splits).T.tolist()  # of each place in `tp`, its data-parallel processes
+    group, _ = dist.new_subgroups_by_enumeration(groups)  # type: ignore[no-untyped-call]
+    return Share(part, parts, group)
+
+
+def agreed(*flags: bool) -> tuple[bool, ...]:
+    """Whether each flag is set in any process; every process calls and gets the same answer.
+
+    Goes over the CPU, so that no device has to be waited for.
+    """
+    if dist.get_world_size() == 1:
+        return flags
+    values = torch.tensor([int(flag) for flag in flags])
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return tuple(bool(value) for value in values)
 
 
 def _bfloat16_is_faster(threads: int) -> bool:

@@ -3,67 +3,46 @@
 Weights come in as a model folder and leave as one; between them the loop takes the run's sequences by
 number, makes hybrid examples, and steps AdamW. Everything that a step depends on is a function of the step
 number and the checkpoint, so that a stage that is killed goes on as if it had not been.
+
+Shapes: B sequences, T positions, S sources.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from datetime import timedelta
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 
-from normistral.dataset import PackedDataset
+from normistral.dataset import PlanChange
 from normistral.errors import Stopped, UserError
-from normistral.model import AttentionLayout, LossOutput, Mistral, ModelConfig, Targets
-from normistral.model.flops import attended_pairs, training_flops
-from normistral.objective import Batch, MaskingRule, TrainingExample, make_batch, make_example, targets_of
-from normistral.progress import ProgressBar, progress
-from normistral.recipe import RuntimeSettings, TrainingSettings
-from normistral.records import MetricsLog, read_metrics
+from normistral.model import AttentionBackend, AttentionLayout, LossOutput, Mistral, Targets
+from normistral.model.flops import recomputed_flops, training_flops
+from normistral.objective import IGNORED, Batch, make_batch
+from normistral.records import read_metrics
+from normistral.scoring import Share
+from normistral.training.batches import Batches, StepExamples
+from normistral.training.build import build_model
 from normistral.training.checkpoint import Checkpoints
-from normistral.training.devices import Runtime, process_group
-from normistral.training.model_state import load_weights, save_weights
-from normistral.training.optimizer import build_optimizer
-from normistral.training.parallel import Trainable, parallelise
+from normistral.training.devices import agreed, data_share, process_group, summed_over_data
+from normistral.training.heartbeat import Heartbeats, naming_lost_processes
+from normistral.training.job import Training, TrainingJob
+from normistral.training.memory import check_disk, peak_memory, prove_memory
+from normistral.training.metrics import CAUSAL, LossSums, TrainingLog
+from normistral.training.model_state import save_tensors, sharded_parameters
+from normistral.training.optimizer import build_optimizer, clip_gradients, set_learning_rate
+from normistral.training.parallel import reshards, set_last_micro_batch
 from normistral.training.peak import peak_flops
 from normistral.training.schedule import learning_rate
+from normistral.training.spikes import SpikeDetector
 from normistral.training.stop_request import StopRequest
+from normistral.training.watch import base_figures, watch_heldout
 from normistral.weights import read_config
-
-MOST_SKIPPED_IN_A_ROW = 5
-"""Steps with a non-finite loss or gradient after which a run is lost and should stop."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """Everything that one training stage depends on."""
-
-    name: str
-    """`realign` or `adapt`."""
-    initial_model: Path
-    """Model folder to start from."""
-    folder: Path
-    """The stage's folder: checkpoints, metrics and the final model go here."""
-    settings: TrainingSettings
-    rule: MaskingRule
-    dataset: PackedDataset
-    first_sequence: int
-    """Number of the stage's first sequence in the run (adapt goes on where realign ended)."""
-    seed: int
-    trainable: Trainable
-    execution: RuntimeSettings
-    """Micro-batch size, logging and checkpoint intervals."""
-    runtime: Runtime
-    fingerprint: str
-    """Of the stage's inputs."""
 
 
 def train(job: TrainingJob) -> dict[str, Any]:
@@ -75,229 +54,237 @@ def train(job: TrainingJob) -> dict[str, Any]:
 
     Raises:
         Stopped: after a checkpoint, when a signal asked to stop.
-        UserError: if the loss is not finite several steps in a row, or the disk is full.
+        UserError: if steps had to be left out several times in a row, memory or the disk does not suffice, or
+            a forgetting budget says to stop.
+        LostProcess: if another process is gone.
     """
-    hugging_face_config = read_config(job.initial_model)
-    config = ModelConfig.from_hugging_face(hugging_face_config)
-    with process_group(job.runtime, job.execution.replicate) as mesh, StopRequest() as stop:
-        model = Mistral.uninitialised(config)
-        parallelise(
-            model,
-            mesh,
-            job.runtime.compute_dtype,
-            job.trainable,
-            job.execution.recompute,
-            job.execution.compile,
-        )
-        model.to_empty(device=job.runtime.device)
-        model.tie()
-        load_weights(model, job.initial_model)
+    with ExitStack() as opened:
+        mesh = opened.enter_context(process_group(job.runtime, job.execution))
+        stop = opened.enter_context(StopRequest())
+        heartbeats = opened.enter_context(Heartbeats.of_group(job.execution.collective_timeout))
+        opened.enter_context(naming_lost_processes(heartbeats))
+        heartbeats.beat(0, "loading")
+        share = data_share(mesh)
+        base = base_figures(job, mesh, share, stop)
+        config = read_config(job.initial_model)
+        model = build_model(job.initial_model, job.trainable, job.runtime, job.execution, mesh)
         optimizer = build_optimizer(model, job.settings)
-        checkpoints = Checkpoints(job.folder / "checkpoints", job.fingerprint, job.execution.keep_checkpoints)
-        first_step = checkpoints.restore(model, optimizer)
-        _run_steps(job, model, optimizer, checkpoints, first_step, stop)
-        save_weights(
-            model,
-            job.folder / "model",
-            config.to_hugging_face() | _token_ids(hugging_face_config),
-            job.initial_model,
+        checkpoints = Checkpoints(
+            job.folder / "checkpoints",
+            job.fingerprint,
+            keep=max(job.execution.keep_checkpoints, job.settings.average_checkpoints),
+            keep_every=job.execution.keep_every,
+            beside=job.execution.async_checkpoints,
+            timeout=timedelta(seconds=job.execution.collective_timeout + 60),
         )
-        if stop.agreed(job.runtime.device):
+        opened.callback(checkpoints.close)
+        first_step, state = checkpoints.restore(model, optimizer)
+        if first_step < job.settings.last_step:
+            _check_room(job, model, optimizer, checkpoints)
+        batches, log = _open(job, share, state, first_step, opened)
+        at = Training(
+            *(job, mesh, model, optimizer, checkpoints, batches, log, stop, heartbeats, share, base),
+            spikes=SpikeDetector(job.settings.spikes),
+        )
+        at.take_up(state)
+        _run_steps(at, first_step)
+        heartbeats.beat(job.settings.last_step, "saving the model")
+        weights: dict[str, Tensor] = {**sharded_parameters(model)}
+        if job.settings.average_checkpoints > 1:
+            weights |= checkpoints.average(weights, job.settings.average_checkpoints)
+        save_tensors(
+            weights,
+            job.folder / "model",
+            model.config.to_hugging_face() | _token_ids(config),
+            job.initial_model,
+            job.runtime.master_dtype,
+        )
+        if agreed(stop.received)[0]:
             raise Stopped(f"{job.name} stopped at its end")
     lines = list(read_metrics(job.folder / "metrics.jsonl"))
     return {
-        "steps": job.settings.steps,
-        "tokens": job.settings.steps * job.settings.global_batch_size * job.dataset.sequence_length,
+        "steps": job.settings.last_step,
+        "tokens": job.settings.last_step * job.settings.global_batch_size * job.dataset.sequence_length,
         "skipped_steps": sum(line["skipped_steps"] for line in lines),
         "training_seconds": round(sum(line["seconds"] for line in lines), 1),
     }
 
 
-def _run_steps(
-    job: TrainingJob,
-    model: Mistral,
-    optimizer: torch.optim.Optimizer,
-    checkpoints: Checkpoints,
-    first_step: int,
-    stop: StopRequest,
-) -> None:
-    settings = job.settings
-    peak = peak_flops(job.runtime)
-    tokens_per_step = settings.global_batch_size * job.dataset.sequence_length
-    skipped_in_a_row = 0
-    since = SinceLine()
-    with ExitStack() as opened:
-        bar: ProgressBar | None = None
-        metrics: MetricsLog | None = None
-        if dist.get_rank() == 0:
-            bar = opened.enter_context(progress(job.name, settings.steps, "steps", done=first_step))
-            metrics = opened.enter_context(MetricsLog(job.folder / "metrics.jsonl", first_step))
-        for step in range(first_step, settings.steps):
-            step_started = time.monotonic()
-            rate = learning_rate(step, settings.steps, settings.learning_rate, settings.schedule)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            figures = _accumulate_gradients(job, model, step)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            gradient_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-            if math.isfinite(gradient_norm) and math.isfinite(figures.loss):
-                optimizer.step()
-                skipped_in_a_row = 0
-            else:
-                skipped_in_a_row += 1
-                if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW:
-                    raise UserError(
-                        f"{job.name}: loss or gradient was not finite {skipped_in_a_row} steps in a row, "
-                        f"up to step {step}; look at the data, or lower {job.name}.learning_rate and "
-                        f"run with --redo {job.name}"
-                    )
-            optimizer.zero_grad()
-            since.seconds += time.monotonic() - step_started
-            since.tokens += tokens_per_step
-            since.skipped_steps += skipped_in_a_row > 0
-            since.flops += training_flops(
-                model.config,
-                tokens_per_step,
-                figures.attended_pairs,
-                figures.targets,
-                body_frozen=job.trainable == "embeddings",
-            )
-            if bar:
-                speed = since.tokens / since.seconds
-                bar.advance(1, f"loss {figures.loss:.3f}, {speed:,.0f} tokens/s")
-            stopping = stop.agreed(job.runtime.device)
-            is_last = step + 1 == settings.steps
-            saving = is_last or stopping or (step + 1) % job.execution.checkpoint_every == 0
-            if metrics and (saving or (step + 1) % job.execution.log_every == 0):
-                metrics.write(
-                    step=step,
-                    loss=figures.loss,
-                    causal_loss=figures.causal_loss,
-                    masked_loss=figures.masked_loss,
-                    gradient_norm=gradient_norm,
-                    learning_rate=rate,
-                    tokens=(step + 1) * tokens_per_step,
-                    tokens_per_second=since.tokens / since.seconds,
-                    model_flops_per_second=since.flops / since.seconds,
-                    mfu=since.flops / since.seconds / (peak * dist.get_world_size()) if peak else None,
-                    seconds=since.seconds,
-                    skipped_steps=since.skipped_steps,
-                )
-                since = SinceLine()
-            if saving:
-                checkpoints.save(step + 1, model, optimizer)
-            if stopping and not is_last:
-                raise Stopped(
-                    f"{job.name} stopped after step {step + 1} of {settings.steps}, with a checkpoint"
-                )
-
-
-@dataclass
-class SinceLine:
-    """What has gone by since the last line of metrics.jsonl."""
-
-    seconds: float = 0.0
-    tokens: int = 0
-    flops: float = 0.0
-    skipped_steps: int = 0
-
-
-@dataclass(frozen=True)
-class StepFigures:
-    """What a step's forward passes told, over the whole global batch."""
-
-    loss: float
-    """Mean cross-entropy of all targets, nats."""
-    causal_loss: float | None
-    """That of causal sequences; None where there was none."""
-    masked_loss: float | None
-    targets: int
-    """Positions that predict something."""
-    attended_pairs: int
-    """(query, key) pairs that were visible, for the count of operations."""
-
-
-def _accumulate_gradients(job: TrainingJob, model: Mistral, step: int) -> StepFigures:
-    """Forward and backward over this process's share of the global batch."""
-    examples = _examples_of_this_process(job, step)
-    size = job.execution.micro_batch_size
-    total = _global_total(job, examples)
-    sums = torch.zeros(2, 2, dtype=torch.float64)
-    for first in range(0, len(examples), size):
-        batch = make_batch(examples[first : first + size], job.settings.loss_normalisation, total)
-        cast(FSDPModule, model).set_requires_gradient_sync(first + size >= len(examples))
-        output = forward_loss(model, batch, job.runtime.device)
-        output.loss.backward()  # type: ignore[no-untyped-call]
-        sums += _loss_sums(output.nats_BT.cpu(), batch)
-    pairs = sum(attended_pairs(example.documents, example.bidirectional) for example in examples)
-    return _whole_batch(sums, pairs, job)
-
-
-def forward_loss(model: Mistral, batch: Batch, device: str) -> LossOutput:
+def forward_loss(
+    model: Mistral, batch: Batch, device: str, z_loss: float = 0.0, backend: AttentionBackend = "auto"
+) -> LossOutput:
     """The loss of one micro-batch."""
-    layout = AttentionLayout.of_documents(batch.documents_BT.to(device), batch.bidirectional_B.to(device))
-    targets = Targets(batch.labels_BT.to(device), batch.weights_BT.to(device))
+    layout = AttentionLayout.of_documents(
+        batch.documents_BT.to(device), batch.bidirectional_B.to(device), backend
+    )
+    targets = Targets(batch.labels_BT.to(device), batch.weights_BT.to(device), z_loss)
     output = model(batch.inputs_BT.to(device), layout, targets)
     assert isinstance(output, LossOutput)
     return output
 
 
-def _examples_of_this_process(job: TrainingJob, step: int) -> list[TrainingExample]:
-    """Sequences of the global batch are dealt to processes in blocks: the union is the same for any number
-    of them."""
-    batch = job.settings.global_batch_size
-    processes, rank = dist.get_world_size(), dist.get_rank()
-    if batch % processes:
-        raise UserError(
-            f"{job.name}.global_batch_size = {batch} cannot be dealt evenly to {processes} processes"
+def _open(
+    job: TrainingJob, share: Share, state: Mapping[str, Any], first_step: int, opened: ExitStack
+) -> tuple[Batches, TrainingLog]:
+    """What the loop reads from and writes to."""
+    dataset, settings = job.dataset, job.settings
+    for change in state.get("changes", ()):
+        dataset = dataset.with_change(PlanChange.from_json(change))
+    batches = Batches(dataset, job.rule, job.seed, job.first_sequence, settings.global_batch_size, share)
+    opened.callback(batches.close)
+    peak, names = peak_flops(job.runtime), dataset.source_names
+    log = TrainingLog(
+        job.folder,
+        job.name,
+        settings.last_step,
+        first_step,
+        names,
+        peak,
+        job.execution.tensorboard,
+        first_measurement=first_step + (state.get("measured_at") == first_step),
+    )
+    return batches, opened.enter_context(log)
+
+
+def _check_room(
+    job: TrainingJob, model: Mistral, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints
+) -> None:
+    check_disk(checkpoints.folder, model, checkpoints.keep)
+    if job.execution.prove_memory:
+        sequences = min(job.execution.micro_batch_size, job.settings.global_batch_size)
+        length = job.dataset.sequence_length
+        prove_memory(model, optimizer, sequences, length, job.runtime, job.execution.attention)
+
+
+def _run_steps(at: Training, first_step: int) -> None:
+    """All steps from `first_step` on, each followed by what is due after it."""
+    job, settings = at.job, at.job.settings
+    watch_heldout(at, first_step)
+    for step in range(first_step, settings.last_step):
+        started = time.monotonic()
+        rate = learning_rate(step, settings)
+        set_learning_rate(at.optimizer, rate)
+        share = at.batches.of_step(step)
+        sums = _accumulate_gradients(at, step, share)
+        if sums is None:  # asked to stop in the middle of a step, which is left undone
+            at.optimizer.zero_grad()
+            at.keep(step)
+            raise Stopped(_told(at, step))
+        at.heartbeats.beat(step, "optimizer")
+        gradient_norm = clip_gradients(at.model, at.mesh, settings.clip_norm)
+        is_taken = _judge(at, step, sums, gradient_norm)
+        if is_taken:
+            at.optimizer.step()
+        at.optimizer.zero_grad()
+        _count(at, share, sums, time.monotonic() - started, is_taken)
+        at.log.advance(sums.loss)
+        stopping, broken = agreed(at.stop.received, at.checkpoints.failed)
+        if broken:
+            at.checkpoints.wait()  # raises
+        done = step + 1
+        is_last = done == settings.last_step
+        if not stopping:  # else it is made when the run goes on
+            watch_heldout(at, done)
+        saving = is_last or stopping or done % job.execution.checkpoint_every == 0
+        if saving or done % job.execution.log_every == 0:
+            at.log.write(
+                step,
+                gradient_norm=gradient_norm,
+                learning_rate=rate,
+                tokens=done * settings.global_batch_size * job.dataset.sequence_length,
+                peak_memory_bytes=peak_memory(job.runtime.device),
+            )
+        if saving:
+            at.save(done)
+        if stopping and not is_last:
+            at.checkpoints.wait()
+            raise Stopped(_told(at, done))
+    at.checkpoints.wait()
+
+
+def _told(at: Training, done: int) -> str:
+    kept = ", with a checkpoint" if done else ""
+    return f"{at.job.name} stopped after step {done} of {at.job.settings.last_step}{kept}"
+
+
+def _accumulate_gradients(at: Training, step: int, share: StepExamples) -> LossSums | None:
+    """Forward and backward over this process's share of the global batch; None if a signal came between."""
+    job, size = at.job, at.job.execution.micro_batch_size
+    device, count = job.runtime.device, len(share.examples)
+    sources = len(job.dataset.source_names)
+    nats = torch.zeros(2 * sources, dtype=torch.float64, device=device)
+    targets = torch.zeros_like(nats)
+    total = job.settings.global_batch_size
+    if job.loss.normalisation == "global_tokens":
+        total = int(summed_over_data(torch.tensor([share.targets]), at.mesh))
+    for first in range(0, count, size):
+        if first and agreed(at.stop.received)[0]:
+            return None
+        at.heartbeats.beat(step, f"micro-batch {first // size + 1} of {math.ceil(count / size)}")
+        batch = make_batch(
+            share.examples[first : first + size],
+            job.loss.normalisation,
+            total,
+            share.sources[first : first + size],
+            job.runtime.master_dtype,
         )
-    share = batch // processes
-    first = job.first_sequence + step * batch + rank * share
-    examples = []
-    for index in range(first, first + share):
-        sequence = job.dataset[index]
-        examples.append(make_example(sequence.tokens, sequence.documents, job.rule, job.seed, index))
-    return examples
+        set_last_micro_batch(at.model, first + size >= count, reshards(job.execution, at.mesh))
+        output = forward_loss(at.model, batch, device, job.loss.z_loss, job.execution.attention)
+        output.loss.backward()  # type: ignore[no-untyped-call]
+        kind_B = (batch.bidirectional_B * sources + batch.sources_B).to(device)
+        nats.index_add_(0, kind_B, output.nats_BT.detach().double().sum(dim=1))
+        targets.index_add_(0, kind_B, (batch.labels_BT != IGNORED).sum(dim=1).double().to(device))
+    both = summed_over_data(torch.stack([nats, targets]), at.mesh).cpu().view(2, 2, sources)
+    return LossSums(both[0], both[1])
 
 
-def _global_total(job: TrainingJob, examples: list[TrainingExample]) -> int:
-    if job.settings.loss_normalisation == "per_sequence":
-        return job.settings.global_batch_size
-    return int(
-        _summed(torch.tensor([sum(targets_of(example) for example in examples)]), job.runtime.device).item()
-    )
+def _judge(at: Training, step: int, sums: LossSums, gradient_norm: float) -> bool:
+    """Whether a step is to be taken: finite, and no spike; the same answer in all processes.
+
+    Raises:
+        UserError: if too many in a row were not.
+    """
+    settings = at.job.settings
+    fault = None
+    if not (math.isfinite(gradient_norm) and math.isfinite(sums.loss)):
+        fault = f"not finite (loss {sums.loss:.4g}, gradient norm {gradient_norm:.4g})"
+    elif settings.spikes.action != "off":
+        spike = at.spikes.judge(sums.of_mode(CAUSAL), gradient_norm)
+        if spike and settings.spikes.action == "skip":
+            fault = f"a spike ({spike})"
+        elif spike:
+            at.log.event(step, "spike", f"step {step} is taken, but was a spike ({spike})")
+    if fault is None:
+        at.skipped_in_a_row = 0
+        return True
+    at.skipped_in_a_row += 1
+    at.log.event(step, "skipped", f"step {step} is left out: {fault}")
+    if at.skipped_in_a_row == settings.max_skipped_in_a_row:
+        name = at.job.name
+        raise UserError(
+            f"{name}: {at.skipped_in_a_row} steps in a row were left out, up to step {step}, which was "
+            f"{fault}; look at the data of these steps, or lower {name}.learning_rate and run with "
+            f"--redo {name}"
+        )
+    return False
 
 
-def _loss_sums(nats_BT: Tensor, batch: Batch) -> Tensor:
-    """Nats and targets of causal and of masked sequences, [2 (causal, masked), 2 (nats, targets)]."""
-    is_target_BT = batch.weights_BT > 0
-    rows = []
-    for is_mode_B in (~batch.bidirectional_B, batch.bidirectional_B):
-        of_mode_BT = is_target_BT & is_mode_B[:, None]
-        rows.append(torch.stack([nats_BT.double()[of_mode_BT].sum(), of_mode_BT.sum().double()]))
-    return torch.stack(rows)
-
-
-def _whole_batch(sums: Tensor, pairs: int, job: TrainingJob) -> StepFigures:
-    """Losses and attended pairs of the global batch, out of each process's part."""
-    everything = _summed(
-        torch.cat([sums.flatten(), torch.tensor([float(pairs)]).double()]), job.runtime.device
-    )
-    causal_nats, causal_targets, masked_nats, masked_targets, all_pairs = everything.tolist()
-    return StepFigures(
-        loss=(causal_nats + masked_nats) / max(causal_targets + masked_targets, 1),
-        causal_loss=causal_nats / causal_targets if causal_targets else None,
-        masked_loss=masked_nats / masked_targets if masked_targets else None,
-        targets=int(causal_targets + masked_targets),
-        attended_pairs=int(all_pairs),
-    )
-
-
-def _summed(values: Tensor, device: str) -> Tensor:
-    if dist.get_world_size() > 1:
-        values = values.to(device)
-        dist.all_reduce(values)
-    return values
+def _count(at: Training, share: StepExamples, sums: LossSums, seconds: float, is_taken: bool) -> None:
+    """Add a step to what the next line of the metrics tells."""
+    job, since = at.job, at.log.since
+    tokens = job.settings.global_batch_size * job.dataset.sequence_length
+    targets = int(sums.targets.sum())
+    pairs = int(summed_over_data(torch.tensor([share.attended_pairs]), at.mesh))
+    flops = training_flops(at.model.config, tokens, pairs, targets, job.trainable == "embeddings")
+    since.steps += 1
+    since.seconds += seconds
+    since.tokens += tokens
+    since.model_flops += flops
+    since.hardware_flops += flops + recomputed_flops(at.model.config, tokens, pairs, job.execution.recompute)
+    since.skipped_steps += not is_taken
+    since.data_wait_seconds += at.batches.seconds_waited
+    at.batches.seconds_waited = 0.0
+    since.losses.append(sums)
 
 
 def _token_ids(config: dict[str, Any]) -> dict[str, Any]:

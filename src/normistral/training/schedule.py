@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import math
 
-from normistral.recipe import ScheduleSettings
+from normistral.recipe import ScheduleSettings, TrainingSettings
 
 
-def learning_rate(step: int, steps: int, peak: float, schedule: ScheduleSettings) -> float:
+def learning_rate(step: int, settings: TrainingSettings) -> float:
     """Learning rate of an optimizer step.
 
     Args:
         step: counted from 0.
-        steps: of the whole stage.
-        peak: highest learning rate.
-        schedule: shape, warm-up and decay in steps.
+        settings: of the stage: peak, shape, warm-up and decay in steps, and where the stage ends.
     """
+    schedule, peak = settings.schedule, settings.learning_rate
     if step < schedule.warmup_steps:
         return peak * (step + 1) / schedule.warmup_steps
-    return peak * (schedule.final_share + (1 - schedule.final_share) * _height(step, steps, schedule))
+    return peak * (
+        schedule.final_share + (1 - schedule.final_share) * _height(step, settings.last_step, schedule)
+    )
 
 
 def _height(step: int, steps: int, schedule: ScheduleSettings) -> float:

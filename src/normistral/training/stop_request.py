@@ -1,5 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 as a wish to stop at the next step, with a checkpoint, instead of an abrupt
-end."""
+"""Ctrl-C, SIGTERM and SIGUSR1 as a wish to stop at once, with a checkpoint, instead of an abrupt end."""
 
 from __future__ import annotations
 
@@ -7,9 +6,6 @@ import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
-
-import torch
-import torch.distributed as dist
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -38,14 +34,6 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-
-    def agreed(self, device: str) -> bool:
-        """Whether any process was asked to stop; every process calls and gets the same answer."""
-        if dist.get_world_size() == 1:
-            return self.received
-        flag = torch.tensor([int(self.received)], device=device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:

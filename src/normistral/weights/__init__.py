@@ -3,6 +3,7 @@
 from normistral.weights.base import import_base
 from normistral.weights.gguf_import import import_gguf
 from normistral.weights.model_folder import (
+    StoredTensors,
     WrittenModel,
     check_architecture,
     copy_files,
@@ -15,6 +16,7 @@ from normistral.weights.model_folder import (
 )
 
 __all__ = [
+    "StoredTensors",
     "WrittenModel",
     "check_architecture",
     "copy_files",

@@ -1,10 +1,10 @@
 """Model folders: config.json and safetensors files, in Hugging Face's names and layout.
 
-Read: tensors are memory-mapped one at a time, so that a folder of any size costs no memory until a tensor is
-    used.
+Read: tensors, or boxes out of them, are memory-mapped, so that a folder of any size costs no memory until a
+    tensor is used.
 Write: a stream of tensors is cut into shards; no more than one shard is in memory, and the folder appears
-    whole or not at all. Tied models have one matrix for input embeddings and LM head, stored once as
-    `model.embed_tokens.weight`.
+    whole or not at all (many processes write one together in `parallel_folder`). Tied models have one matrix
+    for input embeddings and LM head, stored once as `model.embed_tokens.weight`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -42,6 +43,9 @@ MAX_SHARD_BYTES = 4_000_000_000
 SUPPORTED_ARCHITECTURES = ("llama", "mistral")
 """Values of `model_type` that a base model may have."""
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth")
+
+Box = tuple[slice, ...]
+"""A part of a tensor: for each axis a slice with both ends given."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,72 @@ def tensor_names(folder: Path) -> dict[str, Path]:
     return files
 
 
+class StoredTensors:
+    """The tensors of a model folder; the file last read from stays open, so that a file whose tensors are
+    asked for one after the other is opened once, and never more than one file is mapped.
+
+    Example:
+        >>> with StoredTensors(folder) as stored:  # doctest: +SKIP
+        ...     rows = stored.read("lm_head.weight", (slice(0, 100), slice(0, 64)))
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Look at every file of the folder.
+
+        Raises:
+            UserError: as `tensor_names`.
+        """
+        self.folder = folder
+        self.files = tensor_names(folder)
+        """File of each tensor."""
+        self._open_file: Path | None = None
+        self._weights: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open_file = self._weights = None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Lengths of a tensor's axes.
+
+        Raises:
+            UserError: if the folder has no such tensor, or its file is missing or cut short.
+        """
+        return tuple(self._holding(name).get_slice(name).get_shape())
+
+    def read(self, name: str, box: Box | None = None) -> Tensor:
+        """A tensor, or a box out of it, memory-mapped: its pages are read when they are used.
+
+        Raises:
+            UserError: if the folder has no such tensor, or its file is missing or cut short.
+        """
+        weights = self._holding(name)
+        # Of a tensor without axes there is no slice.
+        tensor: Tensor = weights.get_slice(name)[box] if box else weights.get_tensor(name)
+        return tensor
+
+    def _holding(self, name: str) -> Any:  # safe_open has no types
+        file = self.files.get(name)
+        if file is None:
+            raise UserError(_without_tensor(self.folder, name))
+        if file != self._open_file:
+            self._open_file, self._weights = file, _opened(file)
+        return self._weights
+
+
 def read_tensor(folder: Path, name: str) -> Tensor:
-    """One tensor of a model folder, memory-mapped: its pages are read when they are used.
+    """One tensor of a model folder, memory-mapped; for many of them see `StoredTensors`.
 
     Raises:
         UserError: if the folder has no such tensor, or its file is missing or cut short.
     """
     file = _file_of_each_tensor(folder).get(name)
     if file is None:
-        raise UserError(f"model folder {folder} has no tensor {name}; give a complete Llama or Mistral model")
+        raise UserError(_without_tensor(folder, name))
     with _opened(file) as weights:
         tensor: Tensor = weights.get_tensor(name)
     return tensor
@@ -167,7 +228,7 @@ def write_model_folder(
     with whole_folder(output) as folder:
         stored = ((name, tensor) for name, tensor in tensors if not (tied and name == LM_HEAD))
         written = _write_shards(folder, stored, max_shard_bytes)
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        write_config(folder, config)
         if add_files:
             add_files(folder)
     return written
@@ -198,10 +259,10 @@ def copy_model_folder(
         raise UserError(f"output folder {output} would overwrite the model {source} that it is made from")
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        names = tensor_names(source)
-        for name in tracked(names, f"writing {output.name}", len(names), "tensors"):
-            make = replace.get(name)
-            yield name, make() if make else read_tensor(source, name)
+        with StoredTensors(source) as stored:
+            for name in tracked(stored.files, f"writing {output.name}", len(stored.files), "tensors"):
+                make = replace.get(name)
+                yield name, make() if make else stored.read(name)
 
     return write_model_folder(output, config, tensors(), max_shard_bytes, add_files)
 
@@ -225,6 +286,36 @@ def check_replaceable(output: Path) -> None:
         raise UserError(f"output folder {output} holds other things and is not replaced; give a new folder")
 
 
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write a model's config.json into a folder."""
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def name_shards(shards: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Hugging Face's file name for each shard, with the names of its tensors in the order that safetensors
+    stores them in."""
+    if len(shards) == 1:
+        return {WEIGHTS_FILE: sorted(shards[0])}
+    return {
+        f"model-{number + 1:05}-of-{len(shards):05}.safetensors": sorted(shard)
+        for number, shard in enumerate(shards)
+    }
+
+
+def write_index(folder: Path, files: Mapping[str, Sequence[str]], total_size: int) -> None:
+    """Write the index of a model in several files (one alone has none).
+
+    Args:
+        folder: where the files are.
+        files: tensors of each file.
+        total_size: bytes of all tensors.
+    """
+    if len(files) > 1:
+        weight_map = {tensor: file for file, tensors in files.items() for tensor in tensors}
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
 def _write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_bytes: int) -> WrittenModel:
     shards: list[list[str]] = []
     shard: dict[str, Tensor] = {}
@@ -244,16 +335,9 @@ def _write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard
         total_size += tensor.nbytes
         parameters += tensor.numel()
     flush()
-    names = [f"model-{number + 1:05}-of-{len(shards):05}.safetensors" for number in range(len(shards))]
-    if len(shards) == 1:
-        names = [WEIGHTS_FILE]
-    else:
-        weight_map = {
-            tensor: name for name, held in zip(names, shards, strict=True) for tensor in sorted(held)
-        }
-        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
-        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    for number, name in enumerate(names):
+    files = name_shards(shards)
+    write_index(folder, files, total_size)
+    for number, name in enumerate(files):
         (folder / f"shard-{number}").rename(folder / name)
         # safetensors writes for the owner alone; others shall read it where they may read the folder.
         (folder / name).chmod(folder.stat().st_mode & 0o666)
@@ -271,6 +355,10 @@ def _file_of_each_tensor(folder: Path) -> dict[str, Path]:
         raise UserError(f"model folder {folder} has no {WEIGHTS_FILE} and no {INDEX_FILE}{_remedy(folder)}")
     with _opened(file) as weights:
         return dict.fromkeys(weights.keys(), file)
+
+
+def _without_tensor(folder: Path, name: str) -> str:
+    return f"model folder {folder} has no tensor {name}; give a complete Llama or Mistral model"
 
 
 def _remedy(folder: Path) -> str:
