@@ -92,7 +92,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    apply_to_process(Runtime("cpu", "bfloat16", torch.get_num_threads()))
+    runtime = Runtime("cpu", "bfloat16", torch.get_num_threads())
+    apply_to_process(runtime)
     torch.manual_seed(0)
     table = [
         "| sequences × length | precision | documents | PyTorch ms | ours ms | times faster | limit ms "
@@ -103,13 +104,14 @@ def main() -> None:
         for dtype in (torch.bfloat16, torch.float32):
             table += measure(rows, length, dtype, arguments.rounds)
             print("\n".join(table[-4:]), flush=True)
+    facts = machine_facts(runtime) | software_versions()
     text = "\n".join(
         [
             "# Attention of one layer on a CPU",
             "",
             *(line.strip() for line in (__doc__ or "").strip().split("\n\n    ")[0].splitlines()),
             "",
-            f"{machine_facts()}; {software_versions()}; {torch.get_num_threads()} threads.",
+            ", ".join(f"{name} {value}" for name, value in facts.items()) + ".",
             "",
             *table,
             "",

@@ -3,7 +3,8 @@
 A trace of `torch.profiler` comes in (Chrome's JSON); seconds by category leave, such that they add up to the
 time that was profiled. A kernel counts by the place in the program that launched it (optimizer, FSDP, loss)
 and otherwise by its name. Where kernels of several categories run at once, the time is the first one's in
-the order of `CATEGORIES`; where none runs, it is idle. On a CPU the innermost operators are the kernels.
+the order of `CATEGORIES`; where none runs, it is idle. On a CPU the innermost operators are the kernels, what
+FSDP's ranges hold beside operators is waiting for other processes, and Python by itself is idle.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import bisect
 import gzip
 import json
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,19 +119,40 @@ def _device_spans(events: list[dict[str, Any]]) -> list[Span]:
 
 
 def _processor_spans(events: list[dict[str, Any]]) -> list[Span]:
-    """Innermost operators, and as FSDP's the rest of its ranges, where it waits for other processes."""
-    chosen = [e for e in events if e.get("cat") in ("user_annotation", "cpu_op")]
-    ranges = _Ranges(chosen)
-    spans = []
-    for event in chosen:
-        begin = float(event["ts"])
-        places = ranges.around(event["tid"], begin)
-        if event["cat"] == "user_annotation":
-            if event["name"].startswith("FSDP::"):
-                spans.append(_span(event, FSDP))
-        elif not ranges.has_children(event):
-            spans.append(_span(event, _category(event["name"], places)))
-    return spans
+    """Each moment of a thread as what the innermost of its open operators and ranges is."""
+    by_thread: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") in ("user_annotation", "cpu_op"):
+            by_thread[event["tid"]].append(event)
+    return [span for thread in by_thread.values() for span in _innermost(thread)]
+
+
+def _innermost(events: list[dict[str, Any]]) -> Iterator[Span]:
+    events.sort(key=lambda e: (float(e["ts"]), -float(e["dur"])))
+    open_: list[tuple[float, str]] = []  # end and name, the innermost last
+    now = 0.0
+    for begin, event in [*((float(e["ts"]), e) for e in events), (math.inf, None)]:
+        while open_ and now < begin:
+            end = min(open_[-1][0], begin)
+            category = _category_of_stack([name for _, name in reversed(open_)])
+            if end > now and category:
+                yield Span(now, end, category, open_[-1][1])
+            now = max(now, end)
+            if open_[-1][0] <= now:
+                open_.pop()
+        now = begin
+        if event:
+            open_.append((begin + float(event["dur"]), str(event["name"])))
+
+
+def _category_of_stack(names: list[str]) -> str | None:
+    """Of operators and ranges, the innermost first; None where only Python is at work."""
+    if names[0].startswith(("step::", "autograd::", "ProfilerStep")):
+        return None
+    found = _category("", names)
+    if found != REST:
+        return found
+    return next((kind for name in names for pattern, kind in BY_NAME if pattern.search(name)), REST)
 
 
 def _span(event: dict[str, Any], category: str) -> Span:
@@ -146,20 +169,17 @@ class _Ranges:
             by_thread[event["tid"]].append(event)
         self._begins: dict[Any, list[float]] = {}
         self._stacks: dict[Any, list[tuple[tuple[float, str], ...]]] = {}
-        self._parents: set[int] = set()
         for thread, list_ in by_thread.items():
             list_.sort(key=lambda e: (float(e["ts"]), -float(e["dur"])))
             begins, stacks = [], []
-            stack: list[tuple[float, str, int]] = []
+            stack: list[tuple[float, str]] = []
             for event in list_:
-                begin, end = float(event["ts"]), float(event["ts"]) + float(event["dur"])
+                begin = float(event["ts"])
                 while stack and stack[-1][0] <= begin:
                     stack.pop()
-                if stack:
-                    self._parents.add(stack[-1][2])
-                stack.append((end, str(event["name"]), id(event)))
+                stack.append((begin + float(event["dur"]), str(event["name"])))
                 begins.append(begin)
-                stacks.append(tuple((end, name) for end, name, _ in stack))
+                stacks.append(tuple(stack))
             self._begins[thread], self._stacks[thread] = begins, stacks
 
     def around(self, thread: Any, moment: float) -> list[str]:
@@ -168,10 +188,6 @@ class _Ranges:
         if place < 0:
             return []
         return [name for end, name in reversed(self._stacks[thread][place]) if end > moment]
-
-    def has_children(self, event: dict[str, Any]) -> bool:
-        """Whether another range began within this one."""
-        return id(event) in self._parents
 
 
 def _exclusive(spans: list[Span], begin: float, end: float) -> dict[str, float]:

@@ -123,7 +123,7 @@ class Stopwatch:
         """Time a phase, and name it in a profile."""
         with record_function(PHASES + name):
             if self._on_gpu:
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
                 begin.record()
                 yield
                 end.record()
@@ -182,7 +182,7 @@ def run_step(
         with stopwatch.phase("forward"):
             output = forward_loss(model, batch, runtime.device, 0.0, execution.attention)
         with stopwatch.phase("backward"):
-            output.loss.backward()
+            output.loss.backward()  # type: ignore[no-untyped-call]
         loss += output.loss.detach()
     with stopwatch.phase("gradient norm"):
         norm = clip_gradients(model, mesh, 1.0)

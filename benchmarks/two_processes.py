@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.step_trace import CATEGORIES, breakdown
@@ -82,7 +83,7 @@ def worker(rank: int, setting: Setting, work: Work, store: str, told: Connection
     apply_to_process(runtime)
     dist.init_process_group(
         "gloo",
-        store=dist.FileStore(store, setting.processes),
+        store=FileStore(store, setting.processes),
         rank=rank,
         world_size=setting.processes,
     )

@@ -4,8 +4,8 @@ The product's own step (`normistral.training`) on random weights: sequences of 4
 (median 600 tokens), one row in ten masked, bfloat16 over float32 weights and moments with as many layers as
 fit, and all 40 layers with moments in 8 bits. The aim is an MFU of 50 %, recomputation not counted.
 
-    python -m benchmarks.gpu_training --results gpu.jsonl --minutes 9      # again, until it says that all is done
-    python -m benchmarks.gpu_training --results gpu.jsonl --table          # Markdown
+    python -m benchmarks.gpu_training --results gpu.jsonl --minutes 9    # again, until all is done
+    python -m benchmarks.gpu_training --results gpu.jsonl --table        # Markdown
 
 Every way to train is first compared with SDPA in float64 and probed for leaks; a wrong one is not timed. Each
 piece is a process of its own with a time limit; its result is appended to the file when it is there, and
@@ -43,30 +43,35 @@ MOST_TRIES = 4
 """Of a case, with fewer layers each time that memory does not suffice."""
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """The call's minutes are used up."""
 
 
 class Runner:
     """Does pieces that are not in the results yet, while there is time."""
 
-    def __init__(self, results: Path, device: str, shape: str, seconds: float, limit: float) -> None:
+    def __init__(
+        self, results: Path, device: str, shape: str, seconds: float, limit: float, retry: bool
+    ) -> None:
         self._results, self._device, self._shape, self._limit = results, device, shape, limit
         self._end = time.monotonic() + seconds
         lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
-        self.records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        found: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.records = [r for r in found if not (retry and "failed" in r)]
         self.facts = self._process({"what": "facts"})
+        if failed := self.facts.get("failed"):
+            sys.exit(f"no piece can be run here: {failed}")
 
-    def done(self, what: str, case: str = "", shape: str | None = None) -> dict[str, Any] | None:
+    def done(self, what: str, case: str = "") -> dict[str, Any] | None:
         """The record of a piece on this device with these versions."""
-        wanted = {"what": what, "case": case, "shape": shape or self._shape, **self.facts}
+        wanted = {"what": what, "case": case, "shape": self._shape, **self.facts}
         return next((r for r in self.records if all(r.get(k) == v for k, v in wanted.items())), None)
 
     def do(self, what: str, case: str = "") -> dict[str, Any]:
         """The record of a piece, which is done if need be.
 
         Raises:
-            OutOfTime: if there is no time for it.
+            OutOfTimeError: if there is no time for it.
         """
         if found := self.done(what, case):
             return found
@@ -93,11 +98,13 @@ class Runner:
     def _process(self, piece: dict[str, Any]) -> dict[str, Any]:
         left = self._end - time.monotonic()
         if left < LEAST_SECONDS and piece["what"] != "facts":
-            raise OutOfTime
+            raise OutOfTimeError
         limit = min(self._limit, left)
         piece = {"device": self._device, "shape": self._shape, **piece}
-        # Segments that grow waste little where tensors of many sizes come and go.
-        environment = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", **os.environ}
+        # Segments that grow waste little where tensors of many sizes come and go; and a machine without a
+        # network has its loopback.
+        environment = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "GLOO_SOCKET_IFNAME": "lo"}
+        environment |= os.environ
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "facts.json"
             command = [sys.executable, "-m", "benchmarks.gpu_training.worker", json.dumps(piece), str(out)]
@@ -108,7 +115,7 @@ class Runner:
                 _, errors = process.communicate(timeout=max(limit, 1))
             except subprocess.TimeoutExpired:
                 if limit < self._limit:
-                    raise OutOfTime from None
+                    raise OutOfTimeError from None
                 raise
             finally:
                 if process.poll() is None:
@@ -122,7 +129,7 @@ class Runner:
 
 def _told(record: dict[str, Any]) -> str:
     if "failed" in record:
-        return "FAILED: " + record["failed"]
+        return f"FAILED: {record['failed']}"
     if "out_of_memory" in record:
         return f"out of memory with {record['layers']} layers"
     if record["what"] == "check":
@@ -140,7 +147,7 @@ def run(runner: Runner, cases: Sequence[Case], profiled: str | None) -> None:
     """All pieces in order.
 
     Raises:
-        OutOfTime: when the call's minutes are used up.
+        OutOfTimeError: when the call's minutes are used up.
     """
     runner.do("limits")
     for case in cases:
@@ -178,6 +185,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="11b")
     parser.add_argument("--cases", nargs="+", default=[])
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--retry", action="store_true", help="do pieces that failed again")
     parser.add_argument("--profile", help="the case to profile; unset: the best")
     parser.add_argument("--table", action="store_true", help="print the results as Markdown and end")
     chosen = parser.parse_args()
@@ -185,11 +193,12 @@ def main() -> None:
         lines = chosen.results.read_text(encoding="utf-8").splitlines()
         print(table([json.loads(line) for line in lines]))
         return
-    runner = Runner(chosen.results, chosen.device, chosen.shape, 60 * chosen.minutes, chosen.limit)
+    seconds = 60 * chosen.minutes
+    runner = Runner(chosen.results, chosen.device, chosen.shape, seconds, chosen.limit, chosen.retry)
     print(", ".join(f"{name} {value}" for name, value in runner.facts.items()), flush=True)
     try:
         run(runner, list(_cases(chosen.cases, chosen.all)), chosen.profile)
-    except OutOfTime:
+    except OutOfTimeError:
         print("out of time: the same command goes on")
     else:
         print("all is done: --table prints the results")

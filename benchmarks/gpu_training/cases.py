@@ -34,7 +34,12 @@ class Shape:
 
 SHAPES = {
     "11b": Shape(
-        ModelConfig(51_200, 5120, 14_336, 40, 32, 8, 128, 4096, 1e6, None, 1e-5, tied=False), 4096, 600, 20, 4, 2
+        ModelConfig(51_200, 5120, 14_336, 40, 32, 8, 128, 4096, 1e6, None, 1e-5, tied=False),
+        4096,
+        600,
+        20,
+        4,
+        2,
     ),
     "tiny": Shape(
         ModelConfig(512, 128, 256, 4, 4, 2, 32, 256, 1e6, None, 1e-5, tied=False), 256, 40, 2, 1, 1
@@ -63,7 +68,9 @@ class Case:
     def name(self) -> str:
         """Such as `varlen+compile+selective+2`."""
         parts = [self.attention, "compile" if self.compile else "eager", self.recompute]
-        parts.append(f"{self.micro_batch}x{self.accumulate}" if self.accumulate > 1 else f"{self.micro_batch}")
+        parts.append(
+            f"{self.micro_batch}x{self.accumulate}" if self.accumulate > 1 else f"{self.micro_batch}"
+        )
         parts += ["reshard"] * self.reshard + ["8bit"] * (self.optimizer == "adamw_8bit")
         return "+".join(parts + ["all"] * self.all_layers)
 
@@ -85,7 +92,9 @@ class Case:
             name,
         )
         if not found:
-            raise ValueError(f"{name!r} is no case: expected such as varlen+compile+selective+2 or …+1x4+reshard")
+            raise ValueError(
+                f"{name!r} is no case: expected such as varlen+compile+selective+2 or …+1x4+reshard"
+            )
         attention, compiled, recompute, rows, times, reshard, eight, everything = found.groups()
         return Case(
             *(attention, compiled == "compile", recompute, int(rows), int(times or 1), bool(reshard)),
@@ -100,11 +109,11 @@ def chosen_cases() -> list[Case]:
     whole = replace(best, recompute="full", reshard=True, optimizer="adamw_8bit", all_layers=True)
     star = [
         best,
-        replace(best, compile=False),
-        replace(best, recompute="none"),
-        replace(best, recompute="full"),
-        replace(best, recompute="full", micro_batch=4),
         replace(best, micro_batch=4, reshard=True),
+        replace(best, recompute="full", micro_batch=4),
+        replace(best, recompute="none"),
+        replace(best, compile=False),
+        replace(best, recompute="full"),
         replace(whole, micro_batch=1),
         replace(whole, micro_batch=2),
         replace(best, micro_batch=1),

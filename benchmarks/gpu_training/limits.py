@@ -27,7 +27,9 @@ def limits(shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Any]:
         `gemm`: by rows of a micro-batch, FLOP/s over all products of a layer's forward and backward pass;
         `products`: FLOP/s of each, `head`: of the LM head's chunk; `bandwidth`: bytes/s, read and written.
     """
-    config, result = shape.config, {"gemm": {}, "products": {}}
+    config = shape.config
+    rates: dict[str, float] = {}
+    each_rate: dict[str, float] = {}
     heads, kv_heads = config.query_heads * config.head_width, config.key_value_heads * config.head_width
     products = {
         "q": (config.width, heads, 1),
@@ -41,14 +43,17 @@ def limits(shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Any]:
         for name, (inner, columns, count) in products.items():
             each = _product_seconds(positions, inner, columns, device, dtype)
             work = 3 * 2.0 * positions * inner * columns
-            result["products"][f"{name}, {rows}"] = work / each
+            each_rate[f"{name}, {rows}"] = work / each
             seconds, flops = seconds + count * each, flops + count * work
-        result["gemm"][str(rows)] = flops / seconds
+        rates[str(rows)] = flops / seconds
     chunk = min(2560, shape.length)
     head = _product_seconds(chunk, config.width, config.vocabulary_size, device, dtype)
-    result["head"] = 3 * 2.0 * chunk * config.width * config.vocabulary_size / head
-    result["bandwidth"] = _bandwidth(device)
-    return result
+    return {
+        "gemm": rates,
+        "products": each_rate,
+        "head": 3 * 2.0 * chunk * config.width * config.vocabulary_size / head,
+        "bandwidth": _bandwidth(device),
+    }
 
 
 def _product_seconds(positions: int, inner: int, columns: int, device: str, dtype: torch.dtype) -> float:
@@ -66,16 +71,16 @@ def _product_seconds(positions: int, inner: int, columns: int, device: str, dtyp
 def _bandwidth(device: str) -> float:
     source = torch.randn(COPY_BYTES[device] // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * COPY_BYTES[device] / _median_seconds(lambda: target.copy_(source), device)
+    return 2.0 * COPY_BYTES[device] / _median_seconds(lambda: target.copy_(source), device)
 
 
 def _median_seconds(work: Callable[[], object], device: str) -> float:
     for _ in range(3):
         work()
-    seconds = []
+    seconds: list[float] = []
     for _ in range(ROUNDS):
         if device == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             work()
             end.record()

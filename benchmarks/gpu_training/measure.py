@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_training.cases import Case, Shape
@@ -75,7 +75,7 @@ def measure(
         for batch in (batches[-1], *batches[:4]):  # both modes, several numbers of documents
             step(batch)
         facts: dict[str, Any] = {"warm_up_seconds": time.perf_counter() - started}
-        graphs = int(counters["stats"]["unique_graphs"])
+        graphs = _graphs()
         stopwatch.read()
         if trace:
             activities = [ProfilerActivity.CPU]
@@ -102,18 +102,29 @@ def measure(
         if not all(map(math.isfinite, losses)):
             raise ArithmeticError(f"the loss is not finite: {losses}")
         facts |= {"losses": [losses[0], losses[-1]], "peak_flops": peak_flops(runtime)}
-        facts["graphs"] = [graphs, int(counters["stats"]["unique_graphs"])]
+        facts["graphs"] = [graphs, _graphs()]
     if runtime.device == "cuda":
         facts |= {
             "peak_bytes": torch.cuda.max_memory_allocated(),
             "reserved_bytes": torch.cuda.max_memory_reserved(),
         }
     counted = examples[: PROFILED_STEPS * rows] if trace else examples
-    return facts | _work(case, shape, layers, counted, len(counted) // rows)
+    return facts | _work(case, execution, shape, layers, counted, len(counted) // rows)
+
+
+def _graphs() -> int:
+    """How many graphs have been compiled; the compiler is not imported where it was not needed."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return int(dynamo.counters["stats"]["unique_graphs"]) if dynamo else 0
 
 
 def _work(
-    case: Case, shape: Shape, layers: int, examples: list[TrainingExample], steps: int
+    case: Case,
+    execution: RuntimeSettings,
+    shape: Shape,
+    layers: int,
+    examples: list[TrainingExample],
+    steps: int,
 ) -> dict[str, Any]:
     """What the mathematics of a mean step needs, and what recomputation adds."""
     config = replace(shape.config, layers=layers)
@@ -130,9 +141,9 @@ def _work(
         "parameters": config.parameters,
         "tokens": tokens / steps,
         "flops": flops / steps,
-        "recomputed_flops": recomputed_flops(config, tokens, pairs, case.recompute) / steps,
+        "recomputed_flops": recomputed_flops(config, tokens, pairs, execution.recompute) / steps,
         "attention_flops": (flops - without_attention) / steps,
         "head_flops": head / steps,
-        "recomputed_product_flops": recomputed_flops(config, tokens, 0, case.recompute) / steps,
+        "recomputed_product_flops": recomputed_flops(config, tokens, 0, execution.recompute) / steps,
         "optimizer_bytes": config.parameters * (4 + 4 + moments + 4 + moments),
     }

@@ -41,6 +41,7 @@ def _section(key: tuple[str, ...], records: list[Record]) -> str:
     parts = [
         f"# Training the {shape} shape on one {device}, {dates[0][:10]}",
         f"torch {torch} (CUDA or HIP {cuda}), Python {python}, memory {records[0]['memory'] / 1e9:.1f} GB.",
+        _best(timed),
         _limits(limits),
         _timed(timed, limits),
     ]
@@ -56,15 +57,30 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
+def _best(timed: Sequence[Record]) -> str:
+    if not timed or not timed[0]["peak_flops"]:
+        return ""
+    best = timed[0]
+    mfu = best["flops"] / best["step_seconds"] / best["peak_flops"]
+    reached = "reached" if mfu >= AIM else "not reached"
+    return f"Best: {best['case']} with an MFU of {mfu:.1%}; the aim of {AIM:.0%} is {reached}."
+
+
 def _limits(limits: Record) -> str:
     if "gemm" not in limits:
         return ""
-    rates = ", ".join(f"{rate / 1e12:.4g} with {rows} rows" for rows, rate in limits["gemm"].items())
-    each = "; ".join(f"{name}: {rate / 1e12:.4g}" for name, rate in limits["products"].items())
+    rows = sorted(limits["gemm"])
+    names = list(dict.fromkeys(name.rsplit(", ", 1)[0] for name in limits["products"]))
+    lines = [
+        (name, *(f"{limits['products'][f'{name}, {n}'] / 1e12:.4g}" for n in rows))  # of one product each
+        for name in names
+    ]
+    lines.append(("a whole layer", *(f"{limits['gemm'][n] / 1e12:.4g}" for n in rows)))
+    header = ("matrix products, forward and backward", *(f"{n} rows, TFLOP/s" for n in rows))
     return (
-        f"Limits, timed in the same run: matrix products of a layer, forward and backward, {rates} TFLOP/s "
-        f"(projection, rows: {each}); the LM head's {limits['head'] / 1e12:.4g} TFLOP/s; memory "
-        f"{limits['bandwidth'] / 1e12:.3g} TB/s read and written."
+        "Limits, timed in the same run on random data; the LM head's products reach "
+        f"{limits['head'] / 1e12:.4g} TFLOP/s, and memory {limits['bandwidth'] / 1e12:.3g} TB/s, read and "
+        f"written.\n\n{_markdown(header, lines)}"
     )
 
 
@@ -100,17 +116,19 @@ def _timed(records: Iterable[Record], limits: Record) -> str:
                 f"{floor / seconds:.2f}" if floor else "–",
                 f"{phases['forward']:.3f}, {phases['backward']:.3f}, {rest:.3f}",
                 f"{r['spread']:.1%}",
-                f"{r['peak_bytes'] / 1e9:.1f} of {r['estimated_bytes'] / 1e9:.1f}" if "peak_bytes" in r else "–",
+                f"{r['peak_bytes'] / 1e9:.1f} of {r['estimated_bytes'] / 1e9:.1f}"
+                if "peak_bytes" in r
+                else "–",
                 f"{r['graphs'][0]} + {r['graphs'][1] - r['graphs'][0]}",
             )
         )
     note = (
-        f"A case is attention + compiled or eager + recompute + rows of a micro-batch. MFU: model FLOPs "
-        f"(packed documents, both modes and targets counted exactly; recomputation not) over the maker's dense "
-        f"bfloat16 peak; the aim is {AIM:.0%}. HFU counts recomputation. Limit: the same FLOPs at the measured "
-        "rate of the layers' matrix products, then the optimizer's bytes at the measured bandwidth. Spread: "
-        "between the slowest and the fastest of three rounds of ten different batches. Peak: allocated, of "
-        "what had been estimated. Graphs: compiled in the warm-up + while timed."
+        "A case is attention + compiled or eager + recompute + rows of a micro-batch. MFU: model FLOPs "
+        "(packed documents, both modes and targets counted exactly; recomputation not) over the maker's "
+        f"dense bfloat16 peak; the aim is {AIM:.0%}. HFU counts recomputation. Limit: the same FLOPs at the "
+        "measured rate of the layers' matrix products, then the optimizer's bytes at measured bandwidth. "
+        "Spread: between the slowest and the fastest of three rounds of ten different batches. Peak: "
+        "allocated, of what had been estimated. Graphs: compiled in the warm-up + while timed."
     )
     return _markdown(header, rows) + "\n\n" + note if rows else ""
 
@@ -131,8 +149,9 @@ def _others(records: Iterable[Record]) -> str:
 
 def _breakdown(record: Record, limits: Record) -> str:
     seconds, rows = record["breakdown"], []
-    total, rate = sum(seconds.values()), limits.get("gemm", {}).get(
-        str(Case.named(record["case"]).micro_batch)
+    total, rate = (
+        sum(seconds.values()),
+        limits.get("gemm", {}).get(str(Case.named(record["case"]).micro_batch)),
     )
     floors = {}
     if rate:
@@ -152,9 +171,14 @@ def _breakdown(record: Record, limits: Record) -> str:
         rows.append((name, f"{1e3 * seconds[name]:.1f}", f"{seconds[name] / total:.1%}", limit, ratio))
     kernels = _markdown(
         ("longest kernels", "counted as", "ms a step"),
-        ((f"`{name}`".replace("|", "¦"), kind, f"{1e3 * value:.1f}") for name, kind, value in record["kernels"]),
+        (
+            (f"`{name}`".replace("|", "¦"), kind, f"{1e3 * value:.1f}")
+            for name, kind, value in record["kernels"]
+        ),
     )
-    title = f"Where a step of {record['case']} goes ({record['layers']} layers, profiled, {1e3 * total:.0f} ms):"
+    title = (
+        f"Where a step of {record['case']} goes ({record['layers']} layers, profiled, {1e3 * total:.0f} ms):"
+    )
     header = ("what", "ms", "share", "limit, ms", "limit / ours")
     return f"{title}\n\n{_markdown(header, rows)}\n\n{kernels}"
 
@@ -163,7 +187,9 @@ def _checks(records: Iterable[Record]) -> str:
     rows = []
     for r in records:
         if "errors" not in r:
-            rows.append((r["case"], "–", "failed: " + r.get("failed", "").splitlines()[-1][:80], "", "", "", "no"))
+            rows.append(
+                (r["case"], "–", "failed: " + r.get("failed", "").splitlines()[-1][:80], "", "", "", "no")
+            )
             continue
         for dtype, found in r["errors"].items():
             if "ours" not in found:
@@ -174,7 +200,7 @@ def _checks(records: Iterable[Record]) -> str:
             rows.append((r["case"], dtype, *list(cells)[:3], leak, "yes" if r["ok"] else "NO"))
     header = ("way", "precision", "logits", "loss", "gradients", "leak hidden / seen", "right")
     note = (
-        "Relative errors against SDPA in float64 (in brackets: SDPA's in the same precision). Leak probe: the "
+        "Relative errors against SDPA in float64 (in brackets: SDPA's in the same precision). Leak probe: "
         "change of logits that must not notice a changed token / of those that must."
     )
     return _markdown(header, rows) + "\n\n" + note if rows else ""

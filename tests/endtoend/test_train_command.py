@@ -81,6 +81,43 @@ def test_ctrl_c_reaches_all_processes_and_leaves_a_checkpoint(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_process_that_is_killed_is_named_and_the_same_command_goes_on(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    write_sources(tmp_path / "text")
+    recipe = write_recipe(tmp_path / "small.yaml", small_recipe(tiny_model_folder, tmp_path / "text"))
+    long = ("--set", "adapt.steps=60", "--set", "mixture.max_repeats=1000", "--nproc", "2")
+    finish(start(recipe, tmp_path / "run", "--until", "swap", *long[:4]))
+    command = [
+        sys.executable,
+        "-m",
+        "normistral",
+        "train",
+        str(recipe),
+        "--out",
+        str(tmp_path / "run"),
+        *long,
+    ]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "run/adapt/checkpoints/step-00000004").exists():
+        assert launcher.poll() is None, launcher.stdout and launcher.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 75, output
+    assert "rank 1 of 2 was ended by SIGKILL" in output
+    assert "is gone or frozen; its last sign" in output
+    assert "Traceback" not in output
+    done = train(recipe, tmp_path / "run", *long)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert StageRecord.read(tmp_path / "run/adapt") is not None
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_a_mistake_with_two_processes_is_still_one_sentence_and_code_2(
     tmp_path: Path, tiny_model_folder: Path

@@ -3,8 +3,9 @@ leaks; and one that cannot run says so."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,15 @@ from torch import Tensor
 
 from normistral.errors import UserError
 from normistral.model import AttentionBackend, AttentionLayout, Mistral, ModelConfig
-from normistral.model.attention import attend, choose_backend
+from normistral.model.attention import attend
 from normistral.model.attention import products as products_module
 from normistral.model.attention import varlen as varlen_module
 from normistral.model.attention.documents import DocumentSpans
+from normistral.model.attention.layout import _say_once, choose_backend
 from normistral.model.attention.products import ProductBlocks
 from normistral.model.attention.sdpa import SdpaMask
 from normistral.model.attention.varlen import VarlenDocuments
+from normistral.recipe import RuntimeSettings
 
 CPU = torch.device("cpu")
 
@@ -271,20 +274,28 @@ def test_backends_give_a_model_the_same_logits(model: Mistral, monkeypatch: pyte
             torch.testing.assert_close(other, logits[0], atol=1e-11, rtol=1e-11)
 
 
+def spans_of(length: int, packed: bool = False, bidirectional: bool = False) -> DocumentSpans:
+    documents_BT = torch.arange(length)[None] // (length // 2 if packed else length)
+    return DocumentSpans.of_documents(documents_BT, torch.tensor([bidirectional]))
+
+
 @pytest.mark.parametrize(
-    ("dtype", "length", "chosen"),
+    ("dtype", "spans", "chosen"),
     [
-        (torch.bfloat16, 512, "products"),
-        (torch.bfloat16, 16, "products"),
-        (torch.float32, 512, "products"),
-        (torch.float32, 16, "sdpa"),
-        (torch.float64, 512, "sdpa"),
+        (torch.bfloat16, spans_of(2048), "products"),
+        (torch.bfloat16, spans_of(16, bidirectional=True), "products"),
+        (torch.float32, spans_of(512), "products"),
+        (torch.float32, spans_of(512, bidirectional=True), "sdpa"),
+        (torch.float32, spans_of(2048), "sdpa"),
+        (torch.float32, spans_of(2048, packed=True, bidirectional=True), "products"),
+        (torch.float32, spans_of(16), "sdpa"),
+        (torch.float64, spans_of(512), "sdpa"),
     ],
 )
 def test_on_a_cpu_auto_takes_what_was_measured_to_be_fastest(
-    dtype: torch.dtype, length: int, chosen: str
+    dtype: torch.dtype, spans: DocumentSpans, chosen: str
 ) -> None:
-    assert choose_backend("auto", length, CPU, dtype, 64) == chosen
+    assert choose_backend("auto", spans, CPU, dtype, 64) == chosen
 
 
 @pytest.mark.parametrize(
@@ -301,15 +312,10 @@ def test_on_a_gpu_auto_takes_varlen_then_flex_then_sdpa(
     dtype: torch.dtype, length: int, problem: str | None, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("normistral.model.attention.layout.varlen_problem", lambda *_: problem)
-    gpu = torch.device("cuda")
-    if problem is None:
-        assert choose_backend("auto", length, gpu, dtype, 64) == chosen
-    else:
-        from normistral.model.attention import layout
-
-        layout._say_once.cache_clear()
-        with pytest.warns(UserWarning, match="no such kernel"):
-            assert choose_backend("auto", length, gpu, dtype, 64) == chosen
+    _say_once.cache_clear()
+    said = nullcontext() if problem is None else pytest.warns(UserWarning, match=problem)
+    with said:
+        assert choose_backend("auto", spans_of(length), torch.device("cuda"), dtype, 64) == chosen
 
 
 @pytest.mark.parametrize(
@@ -327,7 +333,7 @@ def test_a_backend_that_cannot_run_is_refused_by_name(
     backend: AttentionBackend, device: str, dtype: torch.dtype, length: int, said: str
 ) -> None:
     with pytest.raises(UserError, match=f"runtime.attention = {backend} .*{said}.*auto"):
-        choose_backend(backend, length, torch.device(device), dtype, 64)
+        choose_backend(backend, spans_of(length), torch.device(device), dtype, 64)
 
 
 def test_a_gpu_whose_trial_of_varlen_fails_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +365,4 @@ def test_the_kernel_of_this_pytorch_is_told_in_its_own_words() -> None:
 
 
 def test_the_recipe_knows_the_same_backends() -> None:
-    from normistral.recipe import RuntimeSettings
-
     assert RuntimeSettings.model_fields["attention"].annotation == AttentionBackend
-    assert "auto" in get_args(AttentionBackend)

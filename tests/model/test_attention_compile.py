@@ -134,7 +134,7 @@ def tiny_model(recompute: Recompute, compiles: bool) -> Mistral:
 def step(model: Mistral, layout: AttentionLayout) -> list[Tensor]:
     tokens_BT = torch.randint(0, 96, (ROWS, LENGTH), generator=torch.Generator().manual_seed(4))
     model.zero_grad()
-    output = model(tokens_BT, layout, Targets(tokens_BT, torch.ones(ROWS, LENGTH) / 512))
+    output = model(tokens_BT, layout, Targets(tokens_BT.roll(-1, 1), torch.ones(ROWS, LENGTH) / 512))
     assert isinstance(output, LossOutput)
     output.loss.backward()  # type: ignore[no-untyped-call]
     return [output.loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]

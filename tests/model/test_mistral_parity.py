@@ -2,71 +2,107 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 
+from normistral.cli.main import cache_folder
 from normistral.errors import UserError
-from normistral.model import AttentionLayout, Mistral, ModelConfig
+from normistral.model import AttentionBackend, AttentionLayout, LossOutput, Mistral, ModelConfig, Targets
+from normistral.recipe import BaseSettings
+from normistral.samples import SAMPLES
+from normistral.training import load_weights
+from normistral.weights import import_base, read_config
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+Shape = tuple[type[PreTrainedModel], dict[str, Any]]
 
 
-SHAPES = [
-    pytest.param(
-        MistralForCausalLM,
-        {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16},
-        id="mistral-gqa",
-    ),
-    pytest.param(
-        MistralForCausalLM,
-        {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 24},
-        id="wide-heads",
-    ),
-    pytest.param(
-        MistralForCausalLM,
-        {"num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 8},
-        id="one-kv-head",
-    ),
-    pytest.param(
-        LlamaForCausalLM, {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 20}, id="llama-mha"
-    ),
-    pytest.param(
-        LlamaForCausalLM,
-        {
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "tie_word_embeddings": True,
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "rope_theta": 10_000.0,
-                "factor": 4.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 16,
-            },
-        },
-        id="llama3-rope-tied",
-    ),
-]
-TOKENS_BT = torch.randint(0, 96, (2, 33), generator=torch.Generator().manual_seed(1))
+def random_shapes(count: int) -> list[Shape]:
+    """Mistral and Llama in turn: heads, groups and widths at random, so that all heads together are seldom as
+    wide as the model; some tied, Llamas with and without scaled rotation."""
+    drawn = random.Random(11)
+    shapes: list[Shape] = []
+    for number in range(count):
+        key_value_heads = drawn.choice([1, 2, 3])
+        query_heads = key_value_heads * drawn.choice([1, 2, 3, 4])
+        shape: dict[str, Any] = {
+            "num_attention_heads": query_heads,
+            "num_key_value_heads": key_value_heads,
+            "head_dim": drawn.choice([8, 12, 16, 24]),
+            "hidden_size": query_heads * drawn.choice([10, 14, 20]),  # Llama's must be divisible
+            "intermediate_size": drawn.choice([56, 100]),
+            "num_hidden_layers": drawn.choice([2, 3]),
+            "tie_word_embeddings": drawn.random() < 0.4,
+        }
+        if number % 4 == 1:
+            shape["rope_parameters"] = LLAMA3_ROPE
+        shapes.append((LlamaForCausalLM if number % 2 else MistralForCausalLM, shape))
+    return shapes
 
 
-def tiny_pair(kind: type[PreTrainedModel], shape: dict[str, object]) -> tuple[PreTrainedModel, Mistral]:
-    """A random model of `transformers` and ours with the same weights."""
-    torch.manual_seed(3)
-    sizes = {
-        "vocab_size": 96,
+def named(shape: Shape) -> str:
+    kind, sizes = shape
+    heads = "-".join(str(sizes[key]) for key in ("num_attention_heads", "num_key_value_heads", "head_dim"))
+    extras = ("tied",) * sizes["tie_word_embeddings"] + ("scaled",) * ("rope_parameters" in sizes)
+    return "-".join((kind.__name__.removesuffix("ForCausalLM"), heads, *extras))
+
+
+SHAPES = [pytest.param(shape, id=named(shape)) for shape in random_shapes(12)]
+PLAIN: Shape = (
+    MistralForCausalLM,
+    {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
         "hidden_size": 60,
         "intermediate_size": 100,
         "num_hidden_layers": 3,
-        "initializer_range": 0.2,
+    },
+)
+BACKENDS: tuple[AttentionBackend, ...] = ("sdpa", "products")
+LENGTH = 83  # two blocks of queries
+TOKENS_BT = torch.randint(0, 96, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+ONE_BT = torch.zeros_like(TOKENS_BT)
+PACKED_BT = torch.tensor([[0] * 10 + [1] * 73, [0] * 50 + [1] * 1 + [2] * 32])
+
+
+def tiny_pair(shape: Shape) -> tuple[PreTrainedModel, Mistral]:
+    """A random model of `transformers` and ours with the same weights."""
+    kind, sizes = shape
+    torch.manual_seed(3)
+    rest: dict[str, Any] = {
+        "vocab_size": 96,
+        "initializer_range": 0.1,
+        "max_position_embeddings": 96,
+        "rms_norm_eps": 1e-5,
+        "is_causal": True,
     }
-    defaults = {"max_position_embeddings": 64, "rms_norm_eps": 1e-5}
-    if kind is MistralForCausalLM:
-        config = MistralConfig(**sizes, **defaults, sliding_window=None, is_causal=True, **shape)
-    else:
-        config = LlamaConfig(**sizes, **defaults, is_causal=True, **shape)
+    config = (
+        MistralConfig(**rest, sliding_window=None, **sizes)
+        if kind is MistralForCausalLM
+        else LlamaConfig(**rest, **sizes)
+    )
     theirs = kind(config).eval()
     ours = Mistral(ModelConfig.from_hugging_face(config.to_dict())).eval()
     missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
@@ -75,69 +111,115 @@ def tiny_pair(kind: type[PreTrainedModel], shape: dict[str, object]) -> tuple[Pr
     return theirs, ours
 
 
-@torch.no_grad()
-@pytest.mark.parametrize(("kind", "shape"), SHAPES)
-def test_causal_logits_equal_transformers(kind: type[PreTrainedModel], shape: dict[str, object]) -> None:
-    theirs, ours = tiny_pair(kind, shape)
-    torch.testing.assert_close(
-        ours(TOKENS_BT, AttentionLayout.causal()), theirs(TOKENS_BT).logits, atol=1e-5, rtol=1e-5
-    )
+def additive_mask(documents_BT: Tensor, bidirectional: bool) -> Tensor:
+    """[B, 1, T, T], what `transformers` adds to scores."""
+    visible_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
+    if not bidirectional:
+        visible_BTT = visible_BTT.tril()
+    return torch.zeros(visible_BTT.shape).masked_fill(~visible_BTT, torch.finfo(torch.float32).min)[:, None]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("kind", "shape"), SHAPES)
-def test_bidirectional_logits_equal_transformers(
-    kind: type[PreTrainedModel], shape: dict[str, object]
-) -> None:
-    theirs, ours = tiny_pair(kind, shape)
-    one_document_BT = torch.zeros_like(TOKENS_BT)
-    layout = AttentionLayout.of_documents(one_document_BT, torch.ones(2, dtype=torch.bool))
-    torch.testing.assert_close(
-        ours(TOKENS_BT, layout), theirs(TOKENS_BT, is_causal=False).logits, atol=1e-5, rtol=1e-5
-    )
+@pytest.mark.parametrize("shape", SHAPES)
+def test_causal_logits_equal_transformers(shape: Shape) -> None:
+    theirs, ours = tiny_pair(shape)
+    expected_BTV = theirs(TOKENS_BT).logits
+    for backend in BACKENDS:
+        torch.testing.assert_close(
+            ours(TOKENS_BT, AttentionLayout.causal(backend)), expected_BTV, atol=1e-5, rtol=1e-5
+        )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bidirectional_logits_equal_transformers(shape: Shape) -> None:
+    theirs, ours = tiny_pair(shape)
+    both_ways_B = torch.ones(2, dtype=torch.bool)
+    for expected_BTV in (
+        theirs(TOKENS_BT, is_causal=False).logits,
+        theirs(TOKENS_BT, attention_mask=additive_mask(ONE_BT, bidirectional=True)).logits,
+    ):
+        for backend in BACKENDS:
+            layout = AttentionLayout.of_documents(ONE_BT, both_ways_B, backend)
+            torch.testing.assert_close(ours(TOKENS_BT, layout), expected_BTV, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_packed_document_gets_the_logits_it_has_alone(bidirectional: bool) -> None:
-    theirs, ours = tiny_pair(
-        MistralForCausalLM, {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
-    )
-    documents_BT = torch.tensor([[0] * 10 + [1] * 23, [0] * 20 + [1] * 1 + [2] * 12])
-    layout = AttentionLayout.of_documents(documents_BT, torch.tensor([bidirectional, bidirectional]))
-    packed_BTV = ours(TOKENS_BT, layout)
-    for row, documents_T in enumerate(documents_BT):
-        for number in documents_T.unique():
-            here_T = documents_T == number
-            alone = theirs(TOKENS_BT[row, here_T][None], is_causal=not bidirectional).logits[0]
-            torch.testing.assert_close(packed_BTV[row, here_T], alone, atol=2e-5, rtol=1e-5)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_documents_get_the_logits_that_they_have_alone(shape: Shape, bidirectional: bool) -> None:
+    theirs, ours = tiny_pair(shape)
+    masked_BTV = theirs(TOKENS_BT, attention_mask=additive_mask(PACKED_BT, bidirectional)).logits
+    for backend in BACKENDS:
+        layout = AttentionLayout.of_documents(PACKED_BT, torch.tensor([bidirectional] * 2), backend)
+        packed_BTV = ours(TOKENS_BT, layout)
+        torch.testing.assert_close(packed_BTV, masked_BTV, atol=1e-5, rtol=1e-5)
+        for row, documents_T in enumerate(PACKED_BT):
+            for number in documents_T.unique():
+                here_T = documents_T == number
+                alone = theirs(TOKENS_BT[row, here_T][None], is_causal=not bidirectional).logits[0]
+                torch.testing.assert_close(packed_BTV[row, here_T], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", SHAPES[:4])
+def test_losses_and_gradients_equal_transformers(shape: Shape, backend: AttentionBackend) -> None:
+    theirs, ours = tiny_pair(shape)
+    expected = theirs(TOKENS_BT, labels=TOKENS_BT).loss
+    expected.backward()
+    labels_BT = torch.cat((TOKENS_BT[:, 1:], torch.full((2, 1), -100)), dim=1)
+    weights_BT = torch.full(labels_BT.shape, 1 / (2 * (LENGTH - 1)))
+    output = ours(TOKENS_BT, AttentionLayout.causal(backend), Targets(labels_BT, weights_BT))
+    assert isinstance(output, LossOutput)
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(output.loss, expected, atol=1e-5, rtol=1e-5)
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name).grad, parameter.grad, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_causal_rows_do_not_see_the_future_and_bidirectional_rows_do() -> None:
-    _, ours = tiny_pair(
-        MistralForCausalLM, {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
-    )
-    layout = AttentionLayout.of_documents(torch.zeros_like(TOKENS_BT), torch.tensor([False, True]))
-    changed_BT = TOKENS_BT.clone()
-    changed_BT[:, -1] = (changed_BT[:, -1] + 1) % 96
-    leak_B = (ours(TOKENS_BT, layout) - ours(changed_BT, layout))[:, :-1].abs().amax(dim=(1, 2))
-    assert leak_B[0] == 0
-    assert leak_B[1] > 1e-3
+def test_causal_sequences_beside_bidirectional_ones_get_their_own_logits() -> None:
+    theirs, ours = tiny_pair(PLAIN)
+    causal_V, both_ways_V = theirs(TOKENS_BT).logits, theirs(TOKENS_BT, is_causal=False).logits
+    for modes in ([False, True], [True, False]):
+        expected_BTV = torch.stack([(both_ways_V if mode else causal_V)[i] for i, mode in enumerate(modes)])
+        for backend in BACKENDS:
+            layout = AttentionLayout.of_documents(ONE_BT, torch.tensor(modes), backend)
+            torch.testing.assert_close(ours(TOKENS_BT, layout), expected_BTV, atol=1e-5, rtol=1e-5)
 
 
+CACHE = cache_folder()
+WHEEL = SAMPLES["smollm2-135m"].wheel
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    WHEEL is None
+    or not (
+        (CACHE / "samples" / "smollm2-135m" / WHEEL.unpacked_name).is_file()
+        or (CACHE / "wheels" / WHEEL.file_name).is_file()
+    ),
+    reason="the sample is not in the cache; `normistral run recipes/quickstart.yaml` brings it there",
+)
 @torch.no_grad()
-def test_another_document_never_leaks() -> None:
-    _, ours = tiny_pair(
-        MistralForCausalLM, {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+def test_smollm2_gets_the_logits_of_transformers_packed_in_both_modes(tmp_path: Path) -> None:
+    import_base(BaseSettings(model="sample:smollm2-135m"), CACHE, tmp_path / "model")
+    ours = Mistral(ModelConfig.from_hugging_face(read_config(tmp_path / "model")))
+    load_weights(ours, tmp_path / "model")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    text = "Fjorden er lang og smal. The fjord is long and narrow, and def fjord(x): return x + 1. "
+    ids_T = AutoTokenizer.from_pretrained(tmp_path / "model")(text * 3, return_tensors="pt").input_ids[0]
+    tokens_BT = ids_T.expand(2, -1)
+    documents_BT = (torch.arange(len(ids_T)) // 31).expand(2, -1)
+    expected_BTV = torch.cat(
+        [
+            theirs(ids_T[None], attention_mask=additive_mask(documents_BT[:1], bidirectional)).logits
+            for bidirectional in (False, True)
+        ]
     )
-    documents_BT = torch.tensor([[0] * 16 + [1] * 17] * 2)
-    layout = AttentionLayout.of_documents(documents_BT, torch.tensor([False, True]))
-    changed_BT = TOKENS_BT.clone()
-    changed_BT[:, :16] = (changed_BT[:, :16] + 5) % 96
-    difference_BTV = ours(TOKENS_BT, layout) - ours(changed_BT, layout)
-    assert difference_BTV[:, 16:].abs().max() == 0
-    assert difference_BTV[:, :16].abs().max() > 1e-3
+    for backend in BACKENDS:
+        layout = AttentionLayout.of_documents(documents_BT, torch.tensor([False, True]), backend)
+        torch.testing.assert_close(ours(tokens_BT, layout), expected_BTV, atol=1e-4, rtol=1e-4)
 
 
 def test_config_round_trips_through_hugging_face() -> None:
@@ -221,22 +303,3 @@ def test_rotary_positions_equal_complex_rotation() -> None:
     x_TH = torch.randn(40, 16)
     rotation = Rotation.of_length(config, 40, torch.device("cpu"), torch.float32)
     torch.testing.assert_close(rotation.turn(x_TH).double(), slow_rotation(x_TH, 1e4), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("heads", [(4, 2), (3, 1), (2, 2)])
-def test_attention_by_products_equals_the_reference_in_float64(heads: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    query_heads, key_value_heads = heads
-    query, key, value = (
-        torch.randn(2, count, 21, 8, dtype=torch.float64, requires_grad=True)
-        for count in (query_heads, key_value_heads, key_value_heads)
-    )
-    documents_BT = torch.tensor([[0] * 9 + [1] * 12, [0] * 20 + [1]])
-    bias = AttentionLayout.of_documents(documents_BT, torch.tensor([False, True])).bias(torch.float64)
-    assert bias is not None
-    results = []
-    for function in (attend, attend_by_products):
-        mixed = function(query, key, value, bias)
-        results.append((mixed, *torch.autograd.grad(mixed.square().sum(), (query, key, value))))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)

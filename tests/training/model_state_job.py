@@ -143,8 +143,7 @@ def full_disk(root: Path, source: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         model_state.write_box = no_room
-    expected = ("process 1 could not do its part", "no disk space left")[dist.get_rank()]
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(UserError, match="no disk space left"):  # in both, as the second says it
         model_state.save_weights(model, root / "model", CONFIG, source)
 
 

@@ -108,7 +108,7 @@ def test_sentences_name_the_language_the_figures_and_what_is_done() -> None:
     assert "nothing can be replayed" in replay.sentence(is_last=True)
     event = replay.event(40)
     assert (event["step"], event["language"], event["action"]) == (40, "eng", "replay")
-    assert event["text"] == replay.sentence()
+    assert event["message"] == replay.sentence()
     assert event["allowed_bits_per_byte"] == pytest.approx(0.928 * 1.05)
 
 

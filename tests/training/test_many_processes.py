@@ -72,8 +72,7 @@ def test_all_processes_hold_the_same_gradients_and_weights_to_the_bit(
     few: Path, case: str, mesh: Mesh
 ) -> None:
     told = [
-        json.loads(file.read_text())
-        for file in (few / name_of(case, mesh) / "adapt").glob("told.*.json")
+        json.loads(file.read_text()) for file in (few / name_of(case, mesh) / "adapt").glob("told.*.json")
     ]
     assert len(told) == torch.tensor(mesh).prod()
     assert "gradient of model.norm.weight" in told[0]

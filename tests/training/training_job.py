@@ -18,6 +18,7 @@ from normistral.training import HeldOutJob, Runtime, TrainingJob
 from normistral.weights import write_model_folder
 
 VOCABULARY = 400
+LOSS = LossSettings()
 SETTINGS = TrainingSettings(
     steps=8,
     global_batch_size=4,
@@ -36,7 +37,7 @@ def tiny_job(
     fingerprint: str = "tiny",
     name: str = "adapt",
     dtype: str = "float32",
-    loss: LossSettings = LossSettings(),
+    loss: LossSettings = LOSS,
     execution: Mapping[str, Any] = MappingProxyType({}),
     vocabulary: int = VOCABULARY,
     final_masked_share: float | None = None,

@@ -4,6 +4,7 @@ and environment."""
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -202,11 +203,15 @@ def fill_mask_command(
 
 
 def main() -> None:
-    """Entry point: user errors are one sentence and exit code 2, a lost process one and 75; `--debug` anywhere
-    shows the traceback."""
+    """Entry point: user errors are one sentence and exit code 2, a lost process is one and code 75; `--debug`
+    anywhere shows the traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     rank = os.environ.get("RANK", "0")  # of a process of many
+    if not debug:  # read when torch is imported; its warnings of a lost process fill a screen each
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for chatty in ("torchao", "torch.utils._pytree"):  # transformers loads torchao; it tells of other kernels
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     who = "normistral" if rank == "0" else f"normistral, process {rank}"
     try:
         app(arguments, prog_name="normistral")
@@ -224,7 +229,8 @@ def main() -> None:
             raise
         if not error.is_told:
             print(f"{who}: {error}", file=sys.stderr)
-        sys.exit(LostProcess.EXIT_CODE)
+        sys.stderr.flush()
+        os._exit(LostProcess.EXIT_CODE)  # an orderly end would wait for the process that is gone
     except SystemExit as stop:
         if stop.code == INTERRUPTED and rank == "0":
             print(f"normistral: stopped; {GO_ON}", file=sys.stderr)

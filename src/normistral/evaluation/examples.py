@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normistral.scoring import SpecialIds
 from normistral.inference import LoadedModel, fill_mask, generate, load
 from normistral.progress import progress
 from normistral.recipe import EvaluationSettings
+from normistral.scoring import SpecialIds
 from normistral.tokenizer import load_tokenizer
 from normistral.training import Runtime
 

@@ -1,4 +1,4 @@
-"""Where a stage runs: several processes on this machine, by torchrun."""
+"""Where a stage runs: several processes on this machine."""
 
 from normistral.launch.local import start_processes
 

@@ -7,6 +7,7 @@ job out of what lies on the shared disk and takes its part of every batch.
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from normistral.errors import UserError
+from normistral.errors import LostProcess, UserError
 from normistral.pipeline.data_stages import BASE, CORPUS, MIXTURE, SHARDS, TOKENIZER
 from normistral.pipeline.engine import locked, own_inputs, run_stages
 from normistral.pipeline.machine import keep_runtime
@@ -103,9 +104,11 @@ def _check_stages_above(context: RunContext) -> None:
 
 def _share_of_cores(runtime: Runtime) -> Runtime:
     """The runtime with this process's part of the machine's threads, which it then uses."""
-    hosts: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(hosts, platform.node())
-    share = dataclasses.replace(runtime, threads=max(1, runtime.threads // hosts.count(platform.node())))
+    # Processes of one machine share its cores, unless each was given its own (as Slurm does).
+    own = (platform.node(), tuple(sorted(os.sched_getaffinity(0))))
+    others: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(others, own)
+    share = dataclasses.replace(runtime, threads=max(1, runtime.threads // others.count(own)))
     apply_to_process(share)
     return share
 
@@ -117,7 +120,12 @@ def _tell(what: Any) -> None:
 
 def _told() -> Any:
     received: list[Any] = [None]
-    dist.broadcast_object_list(received, src=0)
+    try:
+        dist.broadcast_object_list(received, src=0)
+    except RuntimeError as error:  # between two stages nobody listens for signs of life
+        raise LostProcess(
+            "the first process is gone between two stages; the same command goes on from there"
+        ) from error
     return received[0]
 
 

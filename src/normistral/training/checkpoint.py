@@ -11,6 +11,8 @@ whose checksums hold is taken; the processes share the work of hashing.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 import threading
@@ -18,21 +20,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from normistral.errors import UserError, naming_full_disk
+from normistral.errors import LostProcess, UserError, naming_full_disk
 from normistral.model import Mistral
 from normistral.records import flush_to_disk, read_json, sha256_of_file, write_json
 
 COMPLETE = "COMPLETE"
 FROZEN_STAY_OUT = StateDictOptions(ignore_frozen_params=True, strict=False)
 """Frozen parameters are in the initial weights already."""
+
+SHORT_WRITE = "unexpected pos"
+"""What torch.save says when less was written than it wanted."""
 
 Value = TypeVar("Value")
 
@@ -46,6 +53,7 @@ class Checkpoints:
         fingerprint: str,
         keep: int,
         keep_every: int | None = None,
+        every: int = 1,
         beside: bool = False,
         timeout: timedelta = timedelta(minutes=30),
     ) -> None:
@@ -56,11 +64,13 @@ class Checkpoints:
             fingerprint: of the stage's inputs: a checkpoint of other inputs is never resumed from.
             keep: how many of the latest stay on disk.
             keep_every: checkpoints of steps that this number divides stay for good.
+            every: steps from one checkpoint to the next; one between them, as a stop makes it, is dropped
+                when the next is there, so that a run that was stopped averages the same ones as another.
             beside: write in a thread of its own while training goes on.
             timeout: how long processes wait for each other while they write.
         """
         self.folder, self.fingerprint, self.keep, self.keep_every = folder, fingerprint, keep, keep_every
-        self._beside = beside
+        self._every, self._beside = every, beside
         # Its collectives run in another thread, and must not come between those of training.
         self._group = dist.new_group(backend="gloo", timeout=timeout)
         self._writing: threading.Thread | None = None
@@ -132,9 +142,12 @@ class Checkpoints:
             failure, self._failure = self._failure, None
             raise failure
 
-    def close(self) -> None:
-        """Let a checkpoint that is being written become complete, whatever else has gone wrong."""
-        if self._writing:
+    def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let a checkpoint that is being written become complete, whatever else has gone wrong, unless a
+        process is gone that would have to take part in it."""
+        if self._writing and not isinstance(error, LostProcess):
             self._writing.join()
             self._writing = None
 
@@ -167,25 +180,27 @@ class Checkpoints:
         Raises:
             UserError: if the newest one belongs to other settings, or checkpoints exist but none is whole.
         """
-        finished = self.finished()
-        for path in reversed(finished):
-            try:
-                record: dict[str, Any] = read_json(path / COMPLETE)
-            except (FileNotFoundError, ValueError):
+        damages: list[str] = []
+        for path in reversed(self.finished()):
+            record = _read_mark(path)
+            if record is None:
+                damages.append(f"{path} is damaged ({COMPLETE} is missing or cannot be read)")
                 continue
             if record["fingerprint"] != self.fingerprint:
                 raise UserError(
                     f"checkpoint {path} was made with other settings or data; run with --redo "
                     f"{self.folder.parent.name} to start this stage again, or go back to its recipe"
                 )
-            if self._is_whole(path, record["sha256"]):
+            broken = self._broken_files(path, record["sha256"])
+            if not broken:
+                for damage in damages if _is_first() else ():
+                    notice = f"checkpoint {damage}: going back to the one before"
+                    print(notice, file=sys.stderr, flush=True)
                 return path
-            if _is_first():
-                notice = f"checkpoint {path} is damaged (checksum differs): going back to the one before"
-                print(notice, file=sys.stderr, flush=True)
-        if finished:
+            damages.append(f"{path} is damaged ({', '.join(broken)} is missing or has another checksum)")
+        if damages:
             raise UserError(
-                f"no checkpoint in {self.folder} is whole; run with --redo {self.folder.parent.name} "
+                f"no checkpoint is whole: {'; '.join(damages)}; run with --redo {self.folder.parent.name} "
                 "to start this stage again"
             )
         return None
@@ -203,7 +218,8 @@ class Checkpoints:
         """
         trained = {name: tensor.detach() for name, tensor in weights.items() if tensor.requires_grad}
         total = {name: torch.zeros_like(tensor) for name, tensor in trained.items()}
-        paths = self.finished()[-count:]
+        assert self.last_saved is not None
+        paths = self._in_order(self.last_saved)[-count:]
         for path in paths:
             one = {name: torch.empty_like(tensor) for name, tensor in trained.items()}
             state_dict_loader.load({"model": one}, checkpoint_id=path)
@@ -231,7 +247,7 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             flush_to_disk(self.folder)
-            self._drop_old()
+            self._drop_old(record["step"])
 
         self._together(put_in_place)
 
@@ -249,15 +265,25 @@ class Checkpoints:
                 raise failure
         return [result for result, _ in outcomes]
 
-    def _is_whole(self, path: Path, checksums: Mapping[str, str]) -> bool:
-        """Whether every file has its checksum; each process reads some of them."""
+    def _broken_files(self, path: Path, checksums: Mapping[str, str]) -> list[str]:
+        """Files without their checksum; each process reads some of them."""
         mine = sorted(checksums)[dist.get_rank() :: dist.get_world_size()]
-        return all(self._together(lambda: all(_has_checksum(path / name, checksums[name]) for name in mine)))
+        parts = self._together(
+            lambda: [name for name in mine if not _has_checksum(path / name, checksums[name])]
+        )
+        return sorted(name for part in parts for name in part)
 
-    def _drop_old(self) -> None:
-        for path in self.finished()[: -self.keep]:
-            step = int(path.name.removeprefix("step-"))
-            if not self.keep_every or step % self.keep_every:
+    def _in_order(self, newest: int) -> list[Path]:
+        """The newest checkpoint and, before it, those that a run without a stop has too."""
+        paths = [path for path in self.finished() if _step_of(path) <= newest]
+        return [path for path in paths if _step_of(path) == newest or _step_of(path) % self._every == 0]
+
+    def _drop_old(self, newest: int) -> None:
+        kept = self._in_order(newest)[-self.keep :]
+        for path in self.finished():
+            # Later ones than the newest were damaged and passed over.
+            is_kept_for_good = self.keep_every and _step_of(path) % self.keep_every == 0
+            if path not in kept and not (is_kept_for_good and _step_of(path) < newest):
                 shutil.rmtree(path)
 
 
@@ -266,11 +292,31 @@ def _naming(final: Path) -> Iterator[None]:
     """Turn a full disk into a sentence, and leave nothing half-written behind."""
     try:
         with naming_full_disk(final, survivor="the checkpoints before it are whole"):
-            yield
+            try:
+                yield
+            except CheckpointException as error:
+                # torch.save hides what the operating system said, and other processes hear its words alone.
+                if SHORT_WRITE in str(error):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
     except UserError:
         if _is_first():
             shutil.rmtree(final.with_name(final.name + ".partial"), ignore_errors=True)
         raise
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _read_mark(path: Path) -> dict[str, Any] | None:
+    """What `COMPLETE` says; None where there is none, or another file in its place."""
+    try:
+        record = read_json(path / COMPLETE)
+    except (OSError, ValueError):
+        return None
+    is_whole = isinstance(record, dict) and record.keys() >= {"step", "fingerprint", "state", "sha256"}
+    return record if is_whole else None
 
 
 def _has_checksum(file: Path, checksum: str) -> bool:

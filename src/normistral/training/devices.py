@@ -18,7 +18,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn import functional as F
 
-from normistral.errors import UserError
+from normistral.errors import LostProcess, UserError
 from normistral.recipe import RuntimeSettings
 from normistral.scoring import Share
 
@@ -115,9 +115,14 @@ def process_group(runtime: Runtime, execution: RuntimeSettings) -> Iterator[Devi
             )
         shape = (execution.replicate, processes // groups, execution.tensor_parallel)
         yield init_device_mesh(runtime.device, shape, mesh_dim_names=("dp_replicate", "dp_shard", "tp"))
-    finally:
+    except LostProcess:
+        raise  # to take leave of a process that is gone could take for ever
+    except BaseException:
         if started_here:
             dist.destroy_process_group()
+        raise
+    if started_here:
+        dist.destroy_process_group()
 
 
 def summed_over_data(values: Tensor, mesh: DeviceMesh) -> Tensor:

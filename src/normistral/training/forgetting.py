@@ -63,7 +63,7 @@ class Breach:
         )
 
     def event(self, step: int, *, is_last: bool = False) -> dict[str, Any]:
-        """A line for events.jsonl: `step` steps had been taken."""
+        """A line for forgetting.jsonl: `step` steps had been taken."""
         return {
             "step": step,
             "event": "forgetting",
@@ -72,7 +72,7 @@ class Breach:
             "bits_per_byte": self.now,
             "base_bits_per_byte": self.base,
             "allowed_bits_per_byte": self.allowed,
-            "text": self.sentence(is_last=is_last),
+            "message": self.sentence(is_last=is_last),
         }
 
 

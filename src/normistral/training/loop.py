@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from normistral.dataset import PlanChange
 from normistral.errors import Stopped, UserError
@@ -62,45 +63,18 @@ def train(job: TrainingJob) -> dict[str, Any]:
         mesh = opened.enter_context(process_group(job.runtime, job.execution))
         stop = opened.enter_context(StopRequest())
         heartbeats = opened.enter_context(Heartbeats.of_group(job.execution.collective_timeout))
-        opened.enter_context(naming_lost_processes(heartbeats))
-        heartbeats.beat(0, "loading")
-        share = data_share(mesh)
-        base = base_figures(job, mesh, share, stop)
-        config = read_config(job.initial_model)
-        model = build_model(job.initial_model, job.trainable, job.runtime, job.execution, mesh)
-        optimizer = build_optimizer(model, job.settings)
         checkpoints = Checkpoints(
             job.folder / "checkpoints",
             job.fingerprint,
             keep=max(job.execution.keep_checkpoints, job.settings.average_checkpoints),
             keep_every=job.execution.keep_every,
+            every=job.execution.checkpoint_every,
             beside=job.execution.async_checkpoints,
             timeout=timedelta(seconds=job.execution.collective_timeout + 60),
         )
-        opened.callback(checkpoints.close)
-        first_step, state = checkpoints.restore(model, optimizer)
-        if first_step < job.settings.last_step:
-            _check_room(job, model, optimizer, checkpoints)
-        batches, log = _open(job, share, state, first_step, opened)
-        at = Training(
-            *(job, mesh, model, optimizer, checkpoints, batches, log, stop, heartbeats, share, base),
-            spikes=SpikeDetector(job.settings.spikes),
-        )
-        at.take_up(state)
-        _run_steps(at, first_step)
-        heartbeats.beat(job.settings.last_step, "saving the model")
-        weights: dict[str, Tensor] = {**sharded_parameters(model)}
-        if job.settings.average_checkpoints > 1:
-            weights |= checkpoints.average(weights, job.settings.average_checkpoints)
-        save_tensors(
-            weights,
-            job.folder / "model",
-            model.config.to_hugging_face() | _token_ids(config),
-            job.initial_model,
-            job.runtime.master_dtype,
-        )
-        if agreed(stop.received)[0]:
-            raise Stopped(f"{job.name} stopped at its end")
+        opened.push(checkpoints.leave)
+        with naming_lost_processes(heartbeats):
+            _train(job, mesh, checkpoints, stop, heartbeats)
     lines = list(read_metrics(job.folder / "metrics.jsonl"))
     return {
         "steps": job.settings.last_step,
@@ -108,6 +82,38 @@ def train(job: TrainingJob) -> dict[str, Any]:
         "skipped_steps": sum(line["skipped_steps"] for line in lines),
         "training_seconds": round(sum(line["seconds"] for line in lines), 1),
     }
+
+
+def _train(
+    job: TrainingJob, mesh: DeviceMesh, checkpoints: Checkpoints, stop: StopRequest, heartbeats: Heartbeats
+) -> None:
+    """Build model and optimizer, take up the last checkpoint, run all steps, save the model."""
+    share = data_share(mesh)
+    base = base_figures(job, mesh, share, stop, heartbeats)
+    heartbeats.beat(0, "loading the model")
+    model = build_model(job.initial_model, job.trainable, job.runtime, job.execution, mesh)
+    optimizer = build_optimizer(model, job.settings)
+    heartbeats.beat(0, "loading the checkpoint")
+    first_step, state = checkpoints.restore(model, optimizer)
+    if first_step < job.settings.last_step:
+        heartbeats.beat(first_step, "proving memory")
+        _check_room(job, model, optimizer, checkpoints)
+    with ExitStack() as opened:
+        batches, log = _open(job, share, state, first_step, opened)
+        at = Training(
+            *(job, mesh, model, optimizer, checkpoints, batches, log, stop, heartbeats, share, base),
+            spikes=SpikeDetector(job.settings.spikes),
+        )
+        at.take_up(state)
+        _run_steps(at, first_step)
+    heartbeats.beat(job.settings.last_step, "saving the model")
+    weights: dict[str, Tensor] = {**sharded_parameters(model)}
+    if job.settings.average_checkpoints > 1:
+        weights |= checkpoints.average(weights, job.settings.average_checkpoints)
+    config = model.config.to_hugging_face() | _token_ids(read_config(job.initial_model))
+    save_tensors(weights, job.folder / "model", config, job.initial_model, job.runtime.master_dtype)
+    if agreed(stop.received)[0]:
+        raise Stopped(f"{job.name} stopped at its end")
 
 
 def forward_loss(
@@ -177,6 +183,12 @@ def _run_steps(at: Training, first_step: int) -> None:
             at.optimizer.step()
         at.optimizer.zero_grad()
         _count(at, share, sums, time.monotonic() - started, is_taken)
+        at.log.since.of_last_step = {
+            "gradient_norm": gradient_norm,
+            "learning_rate": rate,
+            "tokens": (step + 1) * settings.global_batch_size * job.dataset.sequence_length,
+            "peak_memory_bytes": peak_memory(job.runtime.device),
+        }
         at.log.advance(sums.loss)
         stopping, broken = agreed(at.stop.received, at.checkpoints.failed)
         if broken:
@@ -187,13 +199,7 @@ def _run_steps(at: Training, first_step: int) -> None:
             watch_heldout(at, done)
         saving = is_last or stopping or done % job.execution.checkpoint_every == 0
         if saving or done % job.execution.log_every == 0:
-            at.log.write(
-                step,
-                gradient_norm=gradient_norm,
-                learning_rate=rate,
-                tokens=done * settings.global_batch_size * job.dataset.sequence_length,
-                peak_memory_bytes=peak_memory(job.runtime.device),
-            )
+            at.log.write(step)
         if saving:
             at.save(done)
         if stopping and not is_last:

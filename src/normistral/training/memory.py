@@ -92,19 +92,25 @@ def check_disk(folder: Path, model: Mistral, checkpoints: int) -> None:
     Raises:
         UserError: saying how much room there is and how much is needed.
     """
-    if dist.get_rank():
-        return
+    found = [_lack_of_room(folder, model, checkpoints) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found, src=0)  # all end by it, none waits for the first
+    if found[0]:
+        raise UserError(found[0])
+
+
+def _lack_of_room(folder: Path, model: Mistral, checkpoints: int) -> str | None:
     folder.mkdir(parents=True, exist_ok=True)
     one = ADAMW_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
     held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     needed = one * (checkpoints + 1) - held
     free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"the disk of {folder} has {free / 1e9:.1f} GB left, and {checkpoints} checkpoints of "
-            f"{one / 1e9:.1f} GB (one more while it is written) need {needed / 1e9:.1f} GB: free some space, "
-            "or lower runtime.keep_checkpoints"
-        )
+    if needed <= free:
+        return None
+    return (
+        f"the disk of {folder} has {free / 1e9:.1f} GB left, and {checkpoints} checkpoints of "
+        f"{one / 1e9:.1f} GB (one more while it is written) need {needed / 1e9:.1f} GB: free some space, "
+        "or lower runtime.keep_checkpoints"
+    )
 
 
 def peak_memory(device: str) -> int | None:

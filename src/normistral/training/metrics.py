@@ -14,13 +14,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch.distributed as dist
 from torch import Tensor
 
+from normistral.errors import naming_full_disk
 from normistral.progress import ProgressBar, progress
 from normistral.records import MetricsLog
+
+if TYPE_CHECKING:
+    from normistral.training.board import Board
 
 CAUSAL, MASKED = 0, 1
 
@@ -71,6 +75,8 @@ class SinceLine:
     checkpoint_seconds: float = 0.0
     """That training waited for checkpoints."""
     losses: list[LossSums] = field(default_factory=list)
+    of_last_step: dict[str, float | int | None] = field(default_factory=dict)
+    """Figures of the interval's last step alone: gradient norm, learning rate, …"""
 
 
 class TrainingLog:
@@ -109,7 +115,7 @@ class TrainingLog:
         self._events: MetricsLog | None = None
         self._heldout: MetricsLog | None = None
         self._forgetting: MetricsLog | None = None
-        self._board: Any = None
+        self._board: Board | None = None
 
     def __enter__(self) -> Self:
         if dist.get_rank() == 0:
@@ -126,17 +132,20 @@ class TrainingLog:
                 MetricsLog(self._folder / "forgetting.jsonl", self._first_measurement)
             )
             if self._tensorboard:
-                from tensorboardX import SummaryWriter
+                from normistral.training.board import Board  # takes its time
 
-                self._board = opened.enter_context(
-                    SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._first_step)
-                )
+                self._board = opened.enter_context(Board(self._folder / "tensorboard", self._first_step))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._opened.close()
+        with naming_full_disk(self._folder):
+            try:
+                self._opened.close()
+            except OSError:  # files that found no room for a line try it again when they are closed
+                if error is None:
+                    raise
 
     def advance(self, loss: float) -> None:
         """Show that a step is done."""
@@ -145,13 +154,8 @@ class TrainingLog:
             speed = f"{since.tokens / since.seconds:,.0f} tokens/s"
             self._bar.advance(1, f"loss {loss:.3f}, {speed}{self._mfu_note()}")
 
-    def write(self, step: int, **values: float | int | None) -> None:
-        """Write the line of the interval that ends with `step`, and begin the next.
-
-        Args:
-            step: the last step, from 0.
-            values: figures of that step alone (gradient norm, learning rate, …).
-        """
+    def write(self, step: int) -> None:
+        """Write the line of the interval that ends with `step` (from 0), and begin the next."""
         since, self.since = self.since, SinceLine()
         if not self._lines:
             return
@@ -166,7 +170,7 @@ class TrainingLog:
             "causal_loss": losses.of_mode(CAUSAL),
             "masked_loss": losses.of_mode(MASKED),
             "source_loss": losses.by_source(self._sources),
-            **values,
+            **since.of_last_step,
             "tokens_per_second": since.tokens / since.seconds,
             "model_flops_per_second": speed,
             "mfu": speed / (self._peak * processes) if self._peak else None,
@@ -209,7 +213,7 @@ class TrainingLog:
             if isinstance(value, dict):
                 self._show_on_board(f"{prefix}/{name}", step, value)
             elif isinstance(value, int | float) and name != "step" and math.isfinite(value):
-                self._board.add_scalar(f"{prefix}/{name}", value, step)
+                self._board.add(f"{prefix}/{name}", value, step)
 
     def _mfu_note(self) -> str:
         if not self._peak:

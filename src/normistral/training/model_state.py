@@ -123,7 +123,7 @@ def save_tensors(
     partial = folder.with_name(folder.name + TEMPORARY_SUFFIX)
     is_first = _rank() == 0
     with ExitStack() as opened:
-        with _agreed(folder):
+        with _agreed(folder), naming_full_disk(folder):
             if is_first:
                 check_replaceable(folder)
                 assert opened.enter_context(whole_folder(folder)) == partial
@@ -132,7 +132,7 @@ def save_tensors(
         with _agreed(folder), naming_full_disk(folder):
             written = sum(_write_pieces(partial / file.name, file, tensors) for file in files)
         written = _over_processes(written, dist.ReduceOp.SUM)
-        with _agreed(folder):
+        with _agreed(folder), naming_full_disk(folder):
             assert written == sum(file.tensor_bytes for file in files), "each number is written once"
             if is_first:
                 assert tensor_names(partial).keys() == shapes.keys()
@@ -226,18 +226,28 @@ def _agreed(folder: Path) -> Iterator[None]:
     """Let all processes leave the block well, or none: where one fails in it, all others raise too.
 
     Raises:
-        UserError: in the processes that did not fail, naming one that did.
+        UserError: in the processes that did not fail, saying what one that did says.
     """
     try:
         yield
-    except BaseException:
-        _over_processes(_rank() + 1, dist.ReduceOp.MAX)
+    except BaseException as error:
+        _share_failure(folder, error)
         raise
-    failed = _over_processes(0, dist.ReduceOp.MAX)
-    if failed:
-        raise UserError(
-            f"model folder {folder} was not written: process {failed - 1} could not do its part, and says why"
-        )
+    if failure := _share_failure(folder, None):
+        raise UserError(failure)
+
+
+def _share_failure(folder: Path, error: BaseException | None) -> str | None:
+    """What went wrong in a process, if it did in any; every process calls."""
+    failed = _over_processes(_rank() + 1 if error else 0, dist.ReduceOp.MAX)
+    if not failed or not dist.is_initialized():
+        return None
+    by_itself = (
+        f"model folder {folder} was not written: process {failed - 1} could not do its part, and says why"
+    )
+    said = [str(error) if isinstance(error, UserError) else by_itself]
+    dist.broadcast_object_list(said, src=failed - 1)
+    return said[0]
 
 
 def _over_processes(number: int, operation: dist.ReduceOp.RedOpType) -> int:

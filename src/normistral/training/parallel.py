@@ -114,10 +114,15 @@ def reshards(execution: RuntimeSettings, mesh: DeviceMesh) -> bool:
 
 
 def set_last_micro_batch(model: Mistral, is_last: bool, reshard: bool) -> None:
-    """Say whether the coming backward pass is the last of a step: gradients are then summed over processes,
-    and gathered weights, which the optimizer is about to change, let go of."""
+    """Prepare for the backward pass of a micro-batch, the last of a step or not.
+
+    Where gathered weights are let go of, gradients are summed over `dp_shard` after each micro-batch, because
+    whole float32 gradients in each process would be larger than all that sharding saves; else once, with the
+    last. Copies (`dp_replicate`) are summed once in any case.
+    """
     sharded = cast(FSDPModule, model)
-    sharded.set_requires_gradient_sync(is_last)
+    sharded.set_requires_gradient_sync(is_last or reshard)
+    sharded.set_requires_all_reduce(is_last)
     sharded.set_reshard_after_backward(is_last or reshard)
 
 

@@ -16,12 +16,15 @@ from normistral.scoring import Share
 from normistral.training.build import build_model
 from normistral.training.devices import agreed
 from normistral.training.forgetting import Breach, decide, replay_factors, stop_message
+from normistral.training.heartbeat import Heartbeats
 from normistral.training.heldout import bits_per_byte, heldout_lines, measure_base, measure_heldout
 from normistral.training.job import Training, TrainingJob
 from normistral.training.stop_request import StopRequest
 
 
-def base_figures(job: TrainingJob, mesh: DeviceMesh, share: Share, stop: StopRequest) -> dict[str, float]:
+def base_figures(
+    job: TrainingJob, mesh: DeviceMesh, share: Share, stop: StopRequest, heartbeats: Heartbeats
+) -> dict[str, float]:
     """The base's bits per byte of the languages that have a forgetting budget."""
     if not job.heldout or not job.settings.forgetting:
         return {}
@@ -36,11 +39,14 @@ def base_figures(job: TrainingJob, mesh: DeviceMesh, share: Share, stop: StopReq
         load,
         job.runtime.device,
         share,
-        lambda: _stop_if_asked(job, stop),
+        lambda: _between_batches(job, stop, heartbeats, 0, "measuring the base"),
     )
 
 
-def _stop_if_asked(job: TrainingJob, stop: StopRequest) -> None:
+def _between_batches(
+    job: TrainingJob, stop: StopRequest, heartbeats: Heartbeats, step: int, phase: str
+) -> None:
+    heartbeats.beat(step, phase)
     if agreed(stop.received)[0]:
         raise Stopped(f"{job.name} stopped while held-out text was measured")
 
@@ -58,10 +64,13 @@ def watch_heldout(at: Training, done: int) -> None:
         return
     if done % settings.heldout_every and not is_last:
         return
-    at.heartbeats.beat(done, "held-out text")
     try:
         figures = measure_heldout(
-            at.model, job.heldout.text, job.runtime.device, at.share, lambda: _stop_if_asked(job, at.stop)
+            at.model,
+            job.heldout.text,
+            job.runtime.device,
+            at.share,
+            lambda: _between_batches(job, at.stop, at.heartbeats, done, "held-out text"),
         )
     except Stopped:
         at.keep(done)

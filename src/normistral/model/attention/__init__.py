@@ -4,12 +4,6 @@ Every backend takes the same two facts: which document each position belongs to,
 its documents are read causally or both ways. No position ever attends to another document.
 """
 
-from normistral.model.attention.layout import (
-    AttentionBackend,
-    AttentionLayout,
-    PreparedAttention,
-    attend,
-    choose_backend,
-)
+from normistral.model.attention.layout import AttentionBackend, AttentionLayout, PreparedAttention, attend
 
-__all__ = ["AttentionBackend", "AttentionLayout", "PreparedAttention", "attend", "choose_backend"]
+__all__ = ["AttentionBackend", "AttentionLayout", "PreparedAttention", "attend"]

@@ -49,6 +49,11 @@ class DocumentSpans:
         return DocumentSpans(start_BT, end_BT, stop_BT, bidirectional_B)
 
     @property
+    def length(self) -> int:
+        """Positions of a sequence."""
+        return self.start_BT.size(1)
+
+    @property
     def one_document(self) -> bool:
         """Whether every sequence is a single document."""
         return bool((self.start_BT == 0).all())
@@ -61,7 +66,7 @@ class DocumentSpans:
 
     def mask(self) -> Tensor:
         """[B, 1, T, T], True where the row may attend to the column."""
-        positions_T = torch.arange(self.start_BT.size(1))
+        positions_T = torch.arange(self.length)
         visible_BTT = (positions_T >= self.start_BT[..., None]) & (positions_T < self.stop_BT[..., None])
         return visible_BTT[:, None]
 
@@ -74,10 +79,9 @@ class DocumentSpans:
         Returns:
             int32 [S + 1].
         """
-        length = self.start_BT.size(1)
-        begins_BT = self.start_BT[rows] == torch.arange(length)
+        begins_BT = self.start_BT[rows] == torch.arange(self.length)
         first_S = begins_BT.flatten().nonzero().flatten()
-        return torch.cat((first_S, torch.tensor([rows.numel() * length]))).to(torch.int32)
+        return torch.cat((first_S, torch.tensor([rows.numel() * self.length]))).to(torch.int32)
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

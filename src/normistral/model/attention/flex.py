@@ -48,8 +48,9 @@ class FlexMask:
             # Its CPU kernel refuses inputs that could have a gradient, even where none is made.
             everything = (query_BNTH.detach(), key_BKTH.detach(), value_BKTH.detach())
         grouped = query_BNTH.size(1) != key_BKTH.size(1)
-        # A compiled block compiles it along; by itself, not compiled, it would make all scores.
-        function = flex_attention if torch.compiler.is_compiling() else _compiled()
+        function: Callable[..., Any] = flex_attention
+        if not torch.compiler.is_compiling():  # else it is compiled with the block that calls it
+            function = _compiled()
         return function(*everything, block_mask=self.mask, enable_gqa=grouped)  # type: ignore[no-any-return]
 
 
@@ -66,4 +67,5 @@ def flex_problem(device: torch.device, dtype: torch.dtype, length: int) -> str |
 
 @lru_cache(maxsize=1)
 def _compiled() -> Callable[..., Any]:
+    """The function as a kernel; not compiled it would make all scores."""
     return torch.compile(flex_attention)

@@ -20,7 +20,7 @@ from torch import Tensor
 from normistral.errors import UserError
 from normistral.model.attention.documents import DocumentSpans
 from normistral.model.attention.flex import FlexMask, flex_problem
-from normistral.model.attention.products import ProductBlocks
+from normistral.model.attention.products import LONGEST_KEPT, QUERIES, ProductBlocks
 from normistral.model.attention.sdpa import SdpaMask
 from normistral.model.attention.varlen import VarlenDocuments, varlen_problem
 
@@ -90,7 +90,7 @@ class AttentionLayout:
         assert documents_BT.shape == (rows, length)
         assert bidirectional_B.shape == (rows,)
         spans = DocumentSpans.of_documents(documents_BT, bidirectional_B)
-        match choose_backend(self.backend, length, device, dtype, head_width):
+        match choose_backend(self.backend, spans, device, dtype, head_width):
             case "products":
                 return ProductBlocks.of_spans(spans, dtype)
             case "varlen":
@@ -117,13 +117,13 @@ def attend(query_BNTH: Tensor, key_BKTH: Tensor, value_BKTH: Tensor, prepared: P
 
 
 def choose_backend(
-    wanted: AttentionBackend, length: int, device: torch.device, dtype: torch.dtype, head_width: int
+    wanted: AttentionBackend, spans: DocumentSpans, device: torch.device, dtype: torch.dtype, head_width: int
 ) -> AttentionBackend:
     """The backend that computes attention: the wanted one, or for `auto` the fastest that can be used.
 
     Args:
         wanted: by the recipe.
-        length: positions of a sequence.
+        spans: of the batch.
         device: where it is computed.
         dtype: in which precision.
         head_width: of queries, keys and values.
@@ -132,36 +132,42 @@ def choose_backend(
         UserError: if the wanted one cannot be used here, saying why.
     """
     if wanted == "auto":
-        return _fastest(length, device, dtype, head_width)
+        return _fastest(spans, device, dtype, head_width)
     problem = None
     if wanted == "products" and device.type != "cpu":
         problem = f"it runs on a CPU only, not on {device.type}"
     elif wanted == "varlen":
         problem = varlen_problem(device, dtype, head_width)
     elif wanted == "flex":
-        problem = flex_problem(device, dtype, length)
+        problem = flex_problem(device, dtype, spans.length)
     if problem:
         raise UserError(f"runtime.attention = {wanted} cannot be used: {problem}; set it to auto or sdpa")
     return wanted
 
 
-def _fastest(length: int, device: torch.device, dtype: torch.dtype, head_width: int) -> AttentionBackend:
-    # float64 is for checks of exactness: the reference.
+def _fastest(
+    spans: DocumentSpans, device: torch.device, dtype: torch.dtype, head_width: int
+) -> AttentionBackend:
     if dtype == torch.float64:
-        return "sdpa"
+        return "sdpa"  # for checks of exactness: the reference
     if device.type == "cpu":
-        # benchmarks/results/2026-11-24-cpu-attention.md
-        return "products" if dtype == torch.bfloat16 or length > SHORT else "sdpa"
+        return "products" if dtype == torch.bfloat16 or _gains_by_blocks(spans) else "sdpa"
     if dtype in (torch.bfloat16, torch.float16):
         problem = varlen_problem(device, dtype, head_width)
         if problem is None:
             return "varlen"
         _say_once(f"attention does without variable-length kernels: {problem}")
-    return "sdpa" if flex_problem(device, dtype, length) else "flex"
+    return "sdpa" if flex_problem(device, dtype, spans.length) else "flex"
 
 
-SHORT = 64
-"""Up to so many positions PyTorch's fused CPU kernel is faster in float32: one block hides nothing."""
+def _gains_by_blocks(spans: DocumentSpans) -> bool:
+    """Whether products are faster in float32, where only what they leave out speaks for them
+    (benchmarks/results/2026-11-24-cpu-attention.md)."""
+    if spans.length <= QUERIES:
+        return False  # a single block
+    if spans.one_document:
+        return spans.length <= LONGEST_KEPT and not bool(spans.bidirectional_B.all())
+    return True
 
 
 @lru_cache

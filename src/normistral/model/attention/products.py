@@ -79,7 +79,7 @@ class ProductBlocks:
         """Cut a batch into blocks."""
         blocks: list[Block] = []
         biases = [torch.zeros(2, dtype=dtype)]  # never empty: torch.compile takes that for another case
-        length = spans.start_BT.size(1)
+        length = spans.length
         for first, last in _joined_rows(spans):
             start_CT, stop_CT = spans.start_BT[first:last], spans.stop_BT[first:last]
             alike = bool((start_CT == start_CT[0]).all() and (stop_CT == stop_CT[0]).all())

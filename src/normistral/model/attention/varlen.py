@@ -49,7 +49,6 @@ class VarlenDocuments:
     @staticmethod
     def of_spans(spans: DocumentSpans, device: torch.device) -> VarlenDocuments:
         """Lay out a batch."""
-        length = spans.start_BT.size(1)
         order_B = torch.argsort(spans.bidirectional_B, stable=True)
         causal_rows = int((~spans.bidirectional_B).sum())
         longest = int((spans.end_BT - spans.start_BT).max())
@@ -66,8 +65,8 @@ class VarlenDocuments:
         return VarlenDocuments(
             laid_out(order_B[:causal_rows]),
             laid_out(order_B[causal_rows:]),
-            as_size(causal_rows * length),
-            as_size(min(bucket, max(length, 2))),
+            as_size(causal_rows * spans.length),
+            as_size(min(bucket, max(spans.length, 2))),
             None if in_order else order_B.to(device),
             None if in_order else order_B.argsort().to(device),
         )
