@@ -17,6 +17,7 @@ import argparse
 import fcntl
 import multiprocessing
 import platform
+import resource
 import statistics
 import tempfile
 import time
@@ -44,6 +45,8 @@ SHAPES = {
     "tiny": ModelConfig(512, 64, 128, 2, 4, 2, 16, 1024, 1e5, None, 1e-5, tied=True),
 }
 AIM = 0.9
+WARM_UPS = 2
+"""Steps before the measured ones: the optimizer's state, the allocator's pages."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,11 @@ def worker(rank: int, setting: Setting, work: Work, store: str, told: Connection
 
         def step() -> dict[str, float]:
             dist.barrier()
-            started = time.perf_counter()
+            started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
             run_step(model, optimizer, mesh, runtime, execution, examples, work.global_batch, stopwatch)
-            return {**stopwatch.read(), "step": time.perf_counter() - started}
+            seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+            kernel = after.ru_stime - before.ru_stime  # page faults, and what gloo sends
+            return {**stopwatch.read(), "step": seconds, "kernel": kernel}
 
         told.send("ready")
         while (what := told.recv()) != "end":
@@ -174,10 +179,11 @@ def measure(
     name: str, work: Work, rounds: int, lock: Path | None, folder: Path
 ) -> tuple[list[tuple[dict[str, float], dict[str, float]]], dict[str, float], dict[str, float]]:
     """Turns of one process and of two, side by side, and the breakdown of a step of each."""
-    with locked(lock):
-        groups = [Group(ONE, work, folder), Group(SETTINGS[name], work, folder)]
-        for group in groups:
-            group.step()  # reserves memory and makes the optimizer's state
+    groups = [Group(ONE, work, folder), Group(SETTINGS[name], work, folder)]
+    for group in groups:
+        with locked(lock):
+            for _ in range(WARM_UPS):
+                group.step()
     turns = []
     for number in range(rounds):
         with locked(lock):
@@ -231,8 +237,11 @@ def main() -> None:
             f"| {name} | {tokens / one:,.0f} | {tokens / two:,.0f} | {statistics.median(ratios):.2f} | "
             f"{AIM} | {two - one:+.2f} s | {ratios[0]:.2f}–{ratios[-1]:.2f} |"
         )
-    print("\nSeconds of a step by phase, medians (of two processes: of the slower one).\n")
-    phases = ["data", "forward", "backward", "gradient norm", "optimizer", "step"]
+    print(
+        "\nSeconds of a step by phase, medians (of two processes: of the slower one); `kernel`: what the "
+        "operating system took of the process's processor time.\n"
+    )
+    phases = ["data", "forward", "backward", "gradient norm", "optimizer", "step", "kernel"]
     print("| | " + " | ".join(phases) + " |\n|---|" + "---:|" * len(phases))
     for name, (turns, _, _) in measured.items():
         for k, label in ((0, "one, beside it"), (1, name)):

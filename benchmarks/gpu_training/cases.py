@@ -2,7 +2,7 @@
 
 A case is a name on the command line and in the results. Memory is counted in bytes of each parameter
 (float32 weight 4, gradient 4, two moments 8, or 2 in 8 bits; 2 more where the gathered bfloat16 copy is
-kept, 4 more where gradients are summed over micro-batches before they are reduced) and in what each position
+kept, 4 more where it is kept over the micro-batches of a step) and in what each position
 of each layer keeps for the backward pass.
 """
 
@@ -120,7 +120,7 @@ def chosen_cases() -> list[Case]:
         replace(best, attention="flex"),
         replace(best, attention="sdpa", recompute="full", micro_batch=1),
         replace(best, recompute="none", micro_batch=1),
-        replace(best, micro_batch=2, accumulate=2),
+        replace(best, micro_batch=2, accumulate=2, reshard=True),
         replace(whole, recompute="selective", micro_batch=1),
         replace(best, attention="flex", compile=False),
         replace(best, compile=False, recompute="full"),
@@ -156,7 +156,7 @@ def needed_bytes(shape: Shape, case: Case, layers: int) -> float:
     body = layers * block
     each = 10 if case.optimizer == "adamw_8bit" else 16
     kept = 2 * ends + 2 * (2 * block if case.reshard else body)
-    summed = 4 * (body + ends) if case.accumulate > 1 else 0
+    summed = 4 * (body + ends) if case.accumulate > 1 and not case.reshard else 0
     # Gradients of the largest group in bfloat16, their float32 copies on the way to the sharded ones.
     reduced = 10 * max(ends, 2 * block)
     head = 4 * config.vocabulary_size * config.width + 3 * GIGABYTE * min(1.0, rows * length / 4096)

@@ -32,7 +32,7 @@ def step(recompute: Recompute, dtype: torch.dtype, compiles: bool = False) -> tu
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        output: Any = model(tokens_BT, layout, Targets(tokens_BT, torch.ones(2, 32) / 64, 1e-3))
+        output: Any = model(tokens_BT, layout, Targets(tokens_BT.roll(-1, 1), torch.ones(2, 32) / 64, 1e-3))
     assert isinstance(output, LossOutput)
     output.loss.backward()  # type: ignore[no-untyped-call]
     return [output.loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)], sum(

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from normistral.errors import UserError, naming_full_disk
+from normistral.errors import UserError
 from normistral.pipeline.engine import stage_inputs
 from normistral.pipeline.model_stages import ADAPT
 from normistral.pipeline.stage import RunContext, Screen
@@ -26,14 +26,13 @@ from normistral.records import (
     differences,
     read_json,
     sha256_of_json,
-    whole_file,
     whole_folder,
     write_json,
 )
 from normistral.training import COMPLETE, Runtime
 
 LINKED_STAGES = ("corpus", "base", "tokenizer", "shards", "mixture", "swap", "realign")
-LOGS = ("metrics.jsonl", "heldout.jsonl", "events.jsonl", "base_heldout.json")
+LOGS = ("metrics.jsonl", "events.jsonl", "heldout.jsonl", "forgetting.jsonl", "base_heldout.json")
 FREE_TO_CHANGE = (
     ("decay_from",),
     ("schedule", "decay_steps"),
@@ -98,21 +97,22 @@ def branch_run(recipe: Recipe, checkpoint: Path, out: Path, cache: Path, screen:
         return
     if run.root.exists() and any(path.name != run.lock.name for path in run.root.iterdir()):
         raise UserError(f"--out {run.root} holds other things; give a new folder for the branch")
-    run.root.mkdir(parents=True, exist_ok=True)
-    with naming_full_disk(run.root):
+    # Whole or not at all: after a refusal the same command, put right, finds nothing in its way.
+    with whole_folder(run.root) as temporary:
+        branch = RunFolder(temporary)
         for stage in LINKED_STAGES:
-            with whole_folder(run.stage(stage)) as temporary:
-                shutil.copytree(
-                    source.stage(stage),
-                    temporary,
-                    copy_function=_link,
-                    ignore=shutil.ignore_patterns("checkpoints", "*.partial", "tensorboard"),
-                    dirs_exist_ok=True,
-                )
-        shutil.copyfile(source.run_file, run.run_file)
-        runtime = Runtime(**read_json(run.run_file)["runtime"])
-        _take_checkpoint(RunContext(recipe, run, cache, runtime, screen), source, checkpoint)
-    write_json(made, origin)
+            if not source.stage(stage).is_dir():
+                raise UserError(f"{source.root} has no stage {stage} any more, which the branch needs")
+            shutil.copytree(
+                source.stage(stage),
+                branch.stage(stage),
+                copy_function=_link,
+                ignore=shutil.ignore_patterns("checkpoints", "*.partial", "tensorboard"),
+            )
+        shutil.copyfile(source.run_file, branch.run_file)
+        runtime = Runtime(**read_json(branch.run_file)["runtime"])
+        _take_checkpoint(RunContext(recipe, branch, cache, runtime, screen), source, checkpoint)
+        write_json(temporary / made.name, origin)
     screen.say(f"{source.root} → {run.root}: linked up to step {origin['step']} of adapt")
 
 
@@ -129,15 +129,22 @@ def _take_checkpoint(context: RunContext, source: RunFolder, checkpoint: Path) -
             f"{checkpoint} was made with other settings ({'; '.join(changed[:6]) or 'an earlier recipe'}); "
             "give the recipe of its run"
         )
+    began = before["recipe"]
+    decays_from = began.get("decay_from") or began["steps"] - began["schedule"]["decay_steps"]
+    if completed["step"] > decays_from:
+        raise UserError(
+            f"--decay-from {checkpoint}: the learning rate of its run decays from step {decays_from} on; "
+            "give a checkpoint from before"
+        )
     adapt = context.run.stage("adapt")
-    with whole_folder(adapt / "checkpoints" / checkpoint.name) as temporary:
-        for name in completed["sha256"]:
-            _link(str(checkpoint / name), str(temporary / name))
-        write_json(temporary / COMPLETE, completed | {"fingerprint": sha256_of_json(now)})
+    own = adapt / "checkpoints" / checkpoint.name
+    own.mkdir(parents=True)
+    for name in completed["sha256"]:
+        _link(str(checkpoint / name), str(own / name))
+    write_json(own / COMPLETE, completed | {"fingerprint": sha256_of_json(now)})
     for name in LOGS:  # cut back to the checkpoint when training goes on
         if (stage / name).exists():
-            with whole_file(adapt / name) as temporary:
-                shutil.copyfile(stage / name, temporary)
+            shutil.copyfile(stage / name, adapt / name)
     write_json(adapt / STARTED_FILE, now)
 
 

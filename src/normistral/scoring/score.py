@@ -162,7 +162,7 @@ def _predict(
     inputs_BT = torch.from_numpy(np.stack([example.inputs for example in examples]))
     documents_BT = torch.from_numpy(np.stack([example.documents for example in examples]))
     bidirectional_B = torch.tensor([example.bidirectional for example in examples])
-    layout = AttentionLayout.of_documents(documents_BT.to(device), bidirectional_B.to(device))
+    layout = AttentionLayout.of_documents(documents_BT, bidirectional_B)
     labelled_BT = labels_BT != IGNORED
     # The weighted sum is not looked at, but the weights must have the precision of the loss.
     weights_BT = labelled_BT.to(torch.promote_types(model.lm_head.weight.dtype, torch.float32))

@@ -43,7 +43,8 @@ class Board:
         self._folder = folder
         with naming_full_disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = EventsWriter(str(folder / "events"))
+            # The name has the second in it: a start in the same one would write over the file before.
+            self._file = EventsWriter(str(folder / "events"), f".from-{first_step}")
         self._flushed = time.monotonic()
         self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
 

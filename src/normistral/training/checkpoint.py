@@ -215,12 +215,22 @@ class Checkpoints:
         Args:
             weights: the model's parameters after its last step, which has been saved.
             count: of how many checkpoints, fewer where there are fewer.
+
+        Raises:
+            UserError: if one of them is damaged.
         """
         trained = {name: tensor.detach() for name, tensor in weights.items() if tensor.requires_grad}
         total = {name: torch.zeros_like(tensor) for name, tensor in trained.items()}
         assert self.last_saved is not None
         paths = self._in_order(self.last_saved)[-count:]
         for path in paths:
+            record = _read_mark(path)
+            broken = self._broken_files(path, record["sha256"]) if record else [COMPLETE]
+            if broken:
+                raise UserError(
+                    f"average_checkpoints: {path} is damaged ({', '.join(broken)}); set it to 1, or "
+                    f"run with --redo {self.folder.parent.name}"
+                )
             one = {name: torch.empty_like(tensor) for name, tensor in trained.items()}
             state_dict_loader.load({"model": one}, checkpoint_id=path)
             for name, tensor in one.items():

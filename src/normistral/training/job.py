@@ -126,3 +126,8 @@ class Training:
         if done and self.checkpoints.last_saved != done:
             self.save(done)
         self.checkpoints.wait()
+
+    def stopped_after(self, done: int) -> str:
+        """What a user is told of a stage that was asked to stop."""
+        kept = ", with a checkpoint" if done else ""
+        return f"{self.job.name} stopped after step {done} of {self.job.settings.last_step}{kept}"

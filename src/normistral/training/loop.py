@@ -120,9 +120,7 @@ def forward_loss(
     model: Mistral, batch: Batch, device: str, z_loss: float = 0.0, backend: AttentionBackend = "auto"
 ) -> LossOutput:
     """The loss of one micro-batch."""
-    layout = AttentionLayout.of_documents(
-        batch.documents_BT.to(device), batch.bidirectional_B.to(device), backend
-    )
+    layout = AttentionLayout.of_documents(batch.documents_BT, batch.bidirectional_B, backend)
     targets = Targets(batch.labels_BT.to(device), batch.weights_BT.to(device), z_loss)
     output = model(batch.inputs_BT.to(device), layout, targets)
     assert isinstance(output, LossOutput)
@@ -175,7 +173,7 @@ def _run_steps(at: Training, first_step: int) -> None:
         if sums is None:  # asked to stop in the middle of a step, which is left undone
             at.optimizer.zero_grad()
             at.keep(step)
-            raise Stopped(_told(at, step))
+            raise Stopped(at.stopped_after(step))
         at.heartbeats.beat(step, "optimizer")
         gradient_norm = clip_gradients(at.model, at.mesh, settings.clip_norm)
         is_taken = _judge(at, step, sums, gradient_norm)
@@ -204,13 +202,8 @@ def _run_steps(at: Training, first_step: int) -> None:
             at.save(done)
         if stopping and not is_last:
             at.checkpoints.wait()
-            raise Stopped(_told(at, done))
+            raise Stopped(at.stopped_after(done))
     at.checkpoints.wait()
-
-
-def _told(at: Training, done: int) -> str:
-    kept = ", with a checkpoint" if done else ""
-    return f"{at.job.name} stopped after step {done} of {at.job.settings.last_step}{kept}"
 
 
 def _accumulate_gradients(at: Training, step: int, share: StepExamples) -> LossSums | None:

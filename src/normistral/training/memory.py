@@ -55,7 +55,7 @@ def prove_memory(
     try:
         # Half of the rows, and both kernels, where there are two kinds of rows.
         both_ways_B = torch.arange(sequences) >= (sequences + 1) // 2
-        layout = AttentionLayout.of_documents(documents_BT.to(device), both_ways_B.to(device), backend)
+        layout = AttentionLayout.of_documents(documents_BT, both_ways_B, backend)
         output = model(
             tokens_BT.to(device), layout, Targets(tokens_BT.to(device), weights_BT.to(device), z_loss=0.0)
         )
@@ -107,10 +107,13 @@ def _lack_of_room(folder: Path, model: Mistral, checkpoints: int) -> str | None:
     if needed <= free:
         return None
     return (
-        f"the disk of {folder} has {free / 1e9:.1f} GB left, and {checkpoints} checkpoints of "
-        f"{one / 1e9:.1f} GB (one more while it is written) need {needed / 1e9:.1f} GB: free some space, "
-        "or lower runtime.keep_checkpoints"
+        f"the disk of {folder} has {_size(free)} left, and {checkpoints} checkpoints of {_size(one)} "
+        f"(one more while it is written) need {_size(needed)}: free some space, or lower runtime.keep_checkpoints"
     )
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def peak_memory(device: str) -> int | None:

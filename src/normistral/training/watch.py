@@ -74,7 +74,7 @@ def watch_heldout(at: Training, done: int) -> None:
         )
     except Stopped:
         at.keep(done)
-        raise
+        raise Stopped(at.stopped_after(done)) from None
     at.log.heldout(done, heldout_lines(done, figures, at.base))
     breaches, budgets = decide(
         settings.forgetting, at.base, bits_per_byte(figures), at.budgets, is_last=is_last
