@@ -4,7 +4,8 @@ Same body, vocabulary of 51,200, 4 × 1,024 tokens, a fresh process for each, th
 logits, as its loss does: `MistralForCausalLM(input_ids, labels)` under bfloat16 autocast, clipping, fused
 AdamW. Ours is the product's step. Two figures are told apart: the peak of the whole process (VmHWM), weights,
 optimizer and PyTorch itself included; and how far the peak of a step is above what stays resident between
-steps, which is what activations, logits and gradients take. The floor is the memory that both must have:
+steps, which is what activations, logits and gradients take. Head and loss are also measured alone, from given
+hidden states. The floor is the memory that both must have:
 float32 weights, gradients and AdamW's two moments.
 
     python benchmarks/loss_memory.py --out benchmarks/results/2026-11-24-loss-memory.md
@@ -20,13 +21,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from training_shapes import SHAPES, our_step, packed_examples
 
-from normistral.model import ModelConfig
+from normistral.model import ModelConfig, linear_cross_entropy
 from normistral.objective import TrainingExample
 from normistral.pipeline.machine import machine_facts, software_versions
 from normistral.recipe import RuntimeSettings
@@ -38,7 +40,11 @@ WORKERS = {
     "none": "ours",
     "selective": "ours, `recompute: selective`",
     "full": "ours, `recompute: full`",
+    "loss-transformers": "head and loss alone, `transformers`",
+    "loss": "head and loss alone, ours",
 }
+PEERS = {"loss": "loss-transformers"}
+"""What a worker is held against, if not the whole step of `transformers`."""
 VOCABULARY = 51_200
 STEPS = 3
 
@@ -83,12 +89,41 @@ def transformers_step(
     return step
 
 
+def loss_alone(
+    worker: str, config: ModelConfig, examples: list[TrainingExample], runtime: Runtime
+) -> Callable[[], None]:
+    """Head and loss, forward and backward, from given hidden states."""
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    labels_BT = torch.stack([torch.from_numpy(example.inputs) for example in examples])
+    hidden_BTD = torch.randn(*labels_BT.shape, config.width, dtype=runtime.compute_dtype, requires_grad=True)
+    head_VD = (torch.randn(config.vocabulary_size, config.width) * 0.02).requires_grad_()
+
+    def theirs() -> torch.Tensor:
+        with torch.autocast("cpu", runtime.compute_dtype, enabled=runtime.dtype != "float32"):
+            logits_BTV = torch.nn.functional.linear(hidden_BTD, head_VD)
+            return ForCausalLMLoss(logits_BTV, labels_BT, config.vocabulary_size)
+
+    def ours() -> torch.Tensor:
+        weights_P = torch.full((labels_BT.numel(),), 1 / labels_BT.numel())
+        hidden_PD = hidden_BTD.flatten(0, 1)
+        head = head_VD.to(runtime.compute_dtype)
+        return linear_cross_entropy(hidden_PD, head, labels_BT.flatten(), weights_P)[0]
+
+    def step() -> None:
+        (ours() if worker == "loss" else theirs()).backward()
+        hidden_BTD.grad = head_VD.grad = None
+
+    return step
+
+
 def work(worker: str, config: ModelConfig, chosen: argparse.Namespace, runtime: Runtime) -> None:
     """One fresh process's part."""
     examples = packed_examples(config, chosen.sequences, chosen.length, chosen.length)
-    if worker == "transformers":
+    if worker in ("transformers", "loss-transformers", "loss"):
         torch.set_num_threads(runtime.threads)
-        watch(transformers_step(config, examples, runtime))
+        make = transformers_step if worker == "transformers" else partial(loss_alone, worker)
+        watch(make(config, examples, runtime))
         return
     apply_to_process(runtime)
     execution = RuntimeSettings(micro_batch_size=len(examples), recompute=worker)
@@ -114,7 +149,6 @@ def measure(name: str, chosen: argparse.Namespace) -> str:
         figures[worker] = tuple(int(value) for value in line.split()[1:])
     floor = 16 * config.parameters
     logits = 4 * VOCABULARY * chosen.sequences * chosen.length
-    peer = figures.get("transformers")
     lines = [
         f"## {name}: vocabulary {VOCABULARY:,}, {config.parameters / 1e6:.1f} M parameters",
         "",
@@ -123,6 +157,7 @@ def measure(name: str, chosen: argparse.Namespace) -> str:
     ]
     for worker, (whole, between, last) in figures.items():
         growth = last - between
+        peer = figures.get(PEERS.get(worker, "transformers")) if worker != "loss-transformers" else None
         ratios = (peer[0] / whole, (peer[2] - peer[1]) / growth) if peer else (None, None)
         shown = [f"{ratio:.1f}×" if ratio else "" for ratio in ratios]
         lines.append(

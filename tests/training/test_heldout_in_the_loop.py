@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import TaughtModel
 from safetensors.torch import load_file
-from training_job import SETTINGS, tiny_job
+from training_job import SETTINGS, go_back, lines_of, tiny_job
 
 from normistral.errors import Stopped, UserError
 from normistral.recipe import ObjectiveSettings, TrainingSettings
-from normistral.records import read_json, read_metrics
+from normistral.records import read_json
 from normistral.scoring import encode_heldout
 from normistral.training import HeldOutJob, TrainingJob, train, watch
 from normistral.training.checkpoint import COMPLETE
@@ -53,10 +53,6 @@ def job_in(
         max_repeats=1000,
     )
     return tiny_job(root, taught.folder, settings, heldout=heldout, **how)
-
-
-def lines_of(job: TrainingJob, name: str) -> list[dict[str, Any]]:
-    return list(read_metrics(job.folder / f"{name}.jsonl"))
 
 
 def measured(job: TrainingJob) -> list[tuple[int, str]]:
@@ -170,14 +166,6 @@ def test_a_replay_changes_what_comes_after_it_and_is_resumed_to_the_bit(
         go_back(resumed, step)
         train(resumed)
         assert_same_end(whole, resumed)
-
-
-def go_back(job: TrainingJob, step: int) -> None:
-    """To where a kill some time after the checkpoint of that step would have left it."""
-    shutil.rmtree(job.folder / "model")
-    for path in (job.folder / "checkpoints").iterdir():
-        if int(path.name.removeprefix("step-")) > step:
-            shutil.rmtree(path)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])

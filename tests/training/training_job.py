@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from normistral.dataset import PackedDataset, open_shard, plan_mixture, write_shard
 from normistral.model import Mistral, ModelConfig
 from normistral.objective import MaskingRule
 from normistral.recipe import LossSettings, RuntimeSettings, ScheduleSettings, TrainingSettings
-from normistral.training import HeldOutJob, Runtime, TrainingJob
+from normistral.records import read_metrics
+from normistral.training import HeldOutJob, Runtime, TrainingJob, train
 from normistral.weights import write_model_folder
 
 VOCABULARY = 400
@@ -108,3 +112,39 @@ def random_model(folder: Path, vocabulary: int = VOCABULARY, width: int = 32, ti
     }
     write_model_folder(folder, config, tensors.items())
     return folder
+
+
+def settings_with(**changes: Any) -> TrainingSettings:
+    """The tiny job's settings, some of them changed."""
+    return TrainingSettings.model_validate(SETTINGS.model_dump() | changes)
+
+
+def trained(job: TrainingJob) -> dict[str, Tensor]:
+    """Train, and read what came out."""
+    train(job)
+    return load_file(job.folder / "model" / "model.safetensors")
+
+
+def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """To the bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def are_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """To the bit."""
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def lines_of(job: TrainingJob, log: str = "metrics") -> list[dict[str, Any]]:
+    """Of one of the stage's logs."""
+    return list(read_metrics(job.folder / f"{log}.jsonl"))
+
+
+def go_back(job: TrainingJob, step: int) -> None:
+    """To where a kill after the checkpoint of that step would have left it."""
+    shutil.rmtree(job.folder / "model")
+    for path in (job.folder / "checkpoints").iterdir():
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
