@@ -111,7 +111,7 @@ def worker(rank: int, setting: Setting, work: Work, store: str, told: Connection
             return {**stopwatch.read(), "step": seconds, "kernel": kernel}
 
         told.send("ready")
-        while (what := told.recv()) != "end":
+        while (what := _heard(told)) != "end":
             if what == "step":
                 told.send(step())
             else:  # the name of a file for the trace
@@ -120,6 +120,14 @@ def worker(rank: int, setting: Setting, work: Work, store: str, told: Connection
                 profiler.export_chrome_trace(what)
                 told.send("ready")
     dist.destroy_process_group()
+
+
+def _heard(told: Connection) -> str:
+    """What to do next: to end, too, when the measuring process is gone."""
+    try:
+        return str(told.recv())
+    except EOFError:
+        return "end"
 
 
 class Group:

@@ -10,8 +10,8 @@ import pytest
 
 from normistral.errors import UserError
 from normistral.evaluation import ModelScore, measure_model, show_model
-from normistral.scoring import SpecialIds
 from normistral.recipe import EvaluationSettings, ObjectiveSettings
+from normistral.scoring import SpecialIds
 from normistral.tokenizer import load_tokenizer
 from normistral.training import Runtime
 

@@ -82,15 +82,33 @@ def test_a_spike_that_is_only_warned_of_is_taken(
     assert [line["skipped_steps"] for line in lines_of(warned)] == [0] * 12
 
 
+def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
+    """A signal that comes in a step of one micro-batch."""
+    asked = iter([False] * (step - 1) + [True])
+    received = property(lambda self: next(asked), lambda self, value: None)
+    patch.setattr(StopRequest, "received", received, raising=False)
+
+
+def test_a_resumed_run_remembers_what_is_no_spike(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, {6}, 100.0)
+    job = tiny_job(tmp_path, model, spiky("skip"))
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(Stopped, match="after step 5 of 12"):
+            train(job)
+    train(job)
+    assert events_of(job) == [(6, "skipped")], "one figure would be too few to judge by"
+
+
 def test_steps_left_out_in_a_row_are_counted_over_a_stop(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, range(6, 12), math.inf)
     job = tiny_job(tmp_path, model, spiky("off", max_skipped_in_a_row=3))
-    asked = iter([False] * 6 + [True])
-    received = property(lambda self: next(asked), lambda self, value: None)
     with monkeypatch.context() as patch:
-        patch.setattr(StopRequest, "received", received, raising=False)
+        stop_after(7, patch)
         with pytest.raises(Stopped, match="after step 7 of 12"):
             train(job)
     with pytest.raises(UserError, match="3 steps in a row were left out, up to step 8"):

@@ -108,7 +108,8 @@ def _lack_of_room(folder: Path, model: Mistral, checkpoints: int) -> str | None:
         return None
     return (
         f"the disk of {folder} has {_size(free)} left, and {checkpoints} checkpoints of {_size(one)} "
-        f"(one more while it is written) need {_size(needed)}: free some space, or lower runtime.keep_checkpoints"
+        f"(one more while it is written) need {_size(needed)}: free some space, or lower "
+        "runtime.keep_checkpoints"
     )
 
 
