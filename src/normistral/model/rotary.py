@@ -56,7 +56,8 @@ class _Turn(torch.autograd.Function):
 
 def _turned(x_BNTH: Tensor, cosine_TH: Tensor, sine_TH: Tensor, direction: int) -> Tensor:
     halves_changed_BNTH = x_BNTH.roll(x_BNTH.size(-1) // 2, dims=-1)
-    return (x_BNTH * cosine_TH).addcmul_(halves_changed_BNTH, sine_TH, value=direction)
+    # Not in place: compiled, torch 2.11 gives the result of an in-place operation no gradient here.
+    return torch.addcmul(x_BNTH * cosine_TH, halves_changed_BNTH, sine_TH, value=direction)
 
 
 def rotary_frequencies(config: ModelConfig) -> Tensor:
