@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from conftest import TaughtModel
 from safetensors.torch import load_file
 from training_job import SETTINGS, go_back, lines_of, tiny_job
 
@@ -20,6 +19,9 @@ from normistral.scoring import encode_heldout
 from normistral.training import HeldOutJob, TrainingJob, train, watch
 from normistral.training.checkpoint import COMPLETE
 from normistral.training.stop_request import StopRequest
+
+if TYPE_CHECKING:
+    from conftest import TaughtModel
 
 EVERY = 3
 

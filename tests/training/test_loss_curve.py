@@ -43,7 +43,12 @@ def curve(root: Path, dtype: str) -> dict[str, list[float]]:
     model = random_model(root / "model")
     settings = SETTINGS.model_copy(update={"steps": STEPS, "learning_rate": 5e-3})
     job = tiny_job(root, model, settings, micro_batch_size=2, dtype=dtype)
-    train(job)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # they decide the order of sums
+    try:
+        train(job)
+    finally:
+        torch.set_num_threads(threads)
     lines = list(read_metrics(job.folder / "metrics.jsonl"))
     return {figure: [line[figure] for line in lines] for figure in ("loss", "gradient_norm")}
 
