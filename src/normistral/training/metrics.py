@@ -199,9 +199,13 @@ class TrainingLog:
         """Held-out figures, a line a language."""
         if not self._heldout:
             return
+        told = []
         for line in lines:
             self._heldout.write(**line)
+            if line["bits_per_byte"] is not None:
+                told.append(f"{line['language']} {line['bits_per_byte']:.3f}")
             self._show_on_board(f"heldout/{line['language']}", steps_done, line)
+        self._show(f"after {steps_done} steps, held-out bits per byte: {', '.join(told)}")
 
     def _show(self, message: str) -> None:
         print(f"{self._label}: {message}", file=sys.stderr, flush=True)

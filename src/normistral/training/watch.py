@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 
+import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from normistral.dataset import remaining_counts, replan
@@ -32,6 +34,9 @@ def base_figures(
     def load(folder: Path) -> Mistral:
         return build_model(folder, "all", job.runtime, job.execution, mesh).requires_grad_(False)
 
+    if dist.get_rank() == 0:
+        languages = ", ".join(job.heldout.base_texts)
+        print(f"{job.name}: the base's figures for {languages}", file=sys.stderr, flush=True)
     return measure_base(
         job.heldout.base_model,
         job.heldout.base_texts,
