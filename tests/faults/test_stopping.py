@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from fault_run import Started, Workshop, checkpoint, checkpoints, metrics
+from fault_run import STEPS, Started, Workshop, checkpoint, checkpoints, metrics
 
 STOPPED = 130
 SECONDS = 0.8
@@ -64,7 +64,7 @@ def test_a_signal_while_held_out_text_is_measured_is_heard_at_once(ranks: int, w
     started.there()
     sent_at = time.time()
     started.send(ranks - 1, signal.SIGTERM)
-    assert_stopped(started, "adapt stopped after step", ranks)
+    assert_stopped(started, f"adapt stopped after step 3 of {STEPS}, with a checkpoint", ranks)
     assert (checkpoint(run, 3) / "COMPLETE").stat().st_mtime - sent_at < 2 * SECONDS, "and not after the rest"
     assert checkpoints(run)[-1] == "step-00000003"
     workshop.go_on(run, ranks, settings)
