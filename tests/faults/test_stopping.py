@@ -15,9 +15,8 @@ SECONDS = 0.8
 
 def assert_stopped(started: Started, sentence: str, ranks: int) -> None:
     assert started.end() == [STOPPED] * ranks, started.told()
-    assert started.messages() == [
-        f"normistral: {sentence}; the same command (without --redo) goes on from here"
-    ]
+    told = [message for message in started.messages() if "held-out bits per byte" not in message]
+    assert told == [f"normistral: {sentence}; the same command (without --redo) goes on from here"]
 
 
 @pytest.mark.parametrize(
