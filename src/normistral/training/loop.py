@@ -164,6 +164,7 @@ def _run_steps(at: Training, first_step: int) -> None:
     """All steps from `first_step` on, each followed by what is due after it."""
     job, settings = at.job, at.job.settings
     watch_heldout(at, first_step)
+    at.log.begin()
     for step in range(first_step, settings.last_step):
         started = time.monotonic()
         rate = learning_rate(step, settings)

@@ -120,9 +120,6 @@ class TrainingLog:
     def __enter__(self) -> Self:
         if dist.get_rank() == 0:
             opened = self._opened
-            self._bar = opened.enter_context(
-                progress(self._label, self._steps, "steps", done=self._first_step)
-            )
             self._lines = opened.enter_context(MetricsLog(self._folder / "metrics.jsonl", self._first_step))
             self._events = opened.enter_context(MetricsLog(self._folder / "events.jsonl", self._first_step))
             self._heldout = opened.enter_context(
@@ -146,6 +143,13 @@ class TrainingLog:
             except OSError:  # files that found no room for a line try it again when they are closed
                 if error is None:
                     raise
+
+    def begin(self) -> None:
+        """Start the progress line: what went before the first step is no part of a step's time."""
+        if self._lines:
+            self._bar = self._opened.enter_context(
+                progress(self._label, self._steps, "steps", done=self._first_step)
+            )
 
     def advance(self, loss: float) -> None:
         """Show that a step is done."""
