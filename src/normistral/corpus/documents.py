@@ -36,12 +36,29 @@ SCHEMA = pa.schema(
         pa.field("kind", pa.string(), nullable=False),
         pa.field("licence", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
+        pa.field("date", pa.string(), nullable=False),
+        pa.field("language_score", pa.float32()),
+        pa.field("quality", pa.string(), nullable=False),
+        pa.field("quality_score", pa.float32()),
+        pa.field("steps", pa.list_(pa.string()), nullable=False),
         pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False),
     ]
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Why a document is no part of the corpus."""
+
+    step: str
+    """Name of the step."""
+    rule: str
+    """Name of the step's rule, as in its settings and tables (`min_words`)."""
+    detail: str = ""
+    """What was found, for a reader: `12 words, at least 50 wanted`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text and where it comes from."""
 
@@ -57,6 +74,18 @@ class Document:
     licence: str
     url: str = ""
     """Where a reader finds the original; empty if not known."""
+    date: str = ""
+    """Of the original, as its source gives it (ISO 8601 where it can be read as that); empty if not known."""
+    language_score: float | None = None
+    """How sure language identification was, 0 to 1; None where none was made."""
+    quality: str = ""
+    """The source's quality tag."""
+    quality_score: float | None = None
+    """What the source itself says of the text's quality, 0 to 1 (mean OCR confidence)."""
+    steps: tuple[str, ...] = ()
+    """Names of the steps that the document has passed, each followed by `*` if it changed the text."""
+    dropped: Dropped | None = None
+    """What took the document out of the corpus; such documents go on to the table of fates alone."""
 
 
 def text_digest(text: str) -> bytes:
@@ -97,7 +126,7 @@ def writing_documents(path: Path) -> Iterator[Callable[[Document], None]]:
             writer.write_table(_table(rows))
 
 
-_REPEATED = ["source", "language", "kind", "licence"]
+_REPEATED = ["source", "language", "kind", "licence", "quality", "steps.list.element"]
 
 
 def _table(rows: list[Document]) -> pa.Table:
@@ -115,7 +144,7 @@ def read_documents(path: Path) -> Iterator[Document]:
     names = [name for name in SCHEMA.names if name != "digest"]
     for batch in _batches(path, names):
         for row in batch.to_pylist():
-            yield Document(**row)
+            yield Document(**row | {"steps": tuple(row["steps"])})
 
 
 def read_texts(path: Path) -> Iterator[str]:

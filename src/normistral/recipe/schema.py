@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from normistral.recipe.checks import check_weights, suggest_name
-from normistral.recipe.settings import Settings, Share
+from normistral.recipe.corpus import CorpusSettings
+from normistral.recipe.mixture import MixtureSettings
+from normistral.recipe.settings import Settings
 from normistral.recipe.training import LossSettings, ObjectiveSettings, RuntimeSettings, TrainingSettings
 
 
@@ -23,48 +25,6 @@ class BaseSettings(Settings):
     """A local Hugging Face folder, a GGUF file, `hub:ORG/NAME`, or a sample such as `sample:smollm2-135m`."""
     tokenizer: str | None = None
     """Folder with the base's tokenizer.json, for a GGUF file whose pre-tokenizer is not known here."""
-
-
-class SourceSettings(Settings):
-    """One source of documents."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
-    """What the source is called in every table and file name: lower-case letters, digits, `-`, `_`, `.`."""
-    path: str
-    """A glob over .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .txt files; `hub:ORG/NAME`; or `sample:NAME`."""
-    language: str
-    """ISO 639-3 code, with a script where it matters (`sme`, `nob`, `srp_Cyrl`); `code` for program text."""
-    kind: Literal["prose", "code"] = "prose"
-    """Prose or code: decides which cleaning rules apply."""
-    licence: str
-    """SPDX identifier or the licence's name, kept with every document."""
-    text_field: str = "text"
-    """Field (JSONL) or column (Parquet, hub) that holds the text."""
-    id_field: str = "id"
-    """Field or column that holds the document's id; where it is absent, the file name and row number
-    serve."""
-    heldout_share: Share | None = None
-    """Share of this source's documents held out; unset: `corpus.heldout_share`."""
-
-
-class CorpusSettings(Settings):
-    """Where text comes from and what is held out."""
-
-    sources: Annotated[tuple[SourceSettings, ...], Field(min_length=1)]
-    """All sources, in order of priority: of two equal documents the one from the earlier source is kept."""
-    heldout_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.01
-    """Share of documents held out for evaluation, chosen by a hash of the document's id."""
-    min_heldout_bytes: PositiveInt = 10_000
-    """A language with less held-out text (UTF-8 bytes) than this is refused: its figures would be noise."""
-
-    @field_validator("sources")
-    @classmethod
-    def _names_are_unique(cls, sources: tuple[SourceSettings, ...]) -> tuple[SourceSettings, ...]:
-        names = [source.name for source in sources]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"source names must differ; used twice: {', '.join(twice)}")
-        return sources
 
 
 class TokenizerSettings(Settings):
@@ -78,19 +38,6 @@ class TokenizerSettings(Settings):
     """UTF-8 bytes of training text to learn merges from, shared among sources by `weights`."""
     weights: dict[str, float] | None = None
     """Share of the sample by source, apart from the model's mixture; unset: the mixture's weights."""
-
-
-class MixtureSettings(Settings):
-    """Which share of the training tokens comes from which source."""
-
-    weights: dict[str, float]
-    """Weight of each source; normalised, so that only their ratios count. 0 leaves a source out."""
-    sequence_length: Annotated[int, Field(ge=8)] = 4096
-    """Tokens per packed sequence."""
-    max_repeats: PositiveFloat = 16.0
-    """A source may be seen at most this many times over the whole run (card: up to 16 times)."""
-    over_cap: Literal["redistribute", "refuse"] = "redistribute"
-    """When a source would pass `max_repeats`: give the excess to the others by weight, or refuse."""
 
 
 class SwapSettings(Settings):
