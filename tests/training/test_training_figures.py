@@ -140,3 +140,14 @@ def test_tensorboard_shows_the_metrics_and_forgets_what_is_made_again(
     expected = [(line["step"], pytest.approx(line["loss"])) for line in lines_of(job)]
     assert shown["training/loss"] == [*expected, *expected[6:]]
     assert len(shown["training/source_loss/nob"]) > 4
+
+
+@pytest.mark.parametrize(("peak", "known"), [(1e18, True), (1.0, False), (None, False)])
+def test_a_peak_that_is_passed_gives_no_utilisation(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, peak: float | None, known: bool
+) -> None:
+    monkeypatch.setattr("normistral.training.loop.peak_flops", lambda runtime: peak)
+    job = tiny_job(tmp_path, model)
+    train(job)
+    for line in lines_of(job):
+        assert (line["mfu"] is not None) == (line["hfu"] is not None) == known

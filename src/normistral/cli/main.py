@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from normistral import __version__
+from normistral.cli.corpus import corpus_app
 from normistral.cli.screen import Terminal
 from normistral.errors import LostProcess, Stopped, UserError
 
@@ -29,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(corpus_app, name="corpus")
 
 ModelArgument = Annotated[str, typer.Argument(help="Folder of a published model, or a hub id.")]
 QuantizeOption = Annotated[

@@ -84,6 +84,8 @@ class Document:
     """What the source itself says of the text's quality, 0 to 1 (mean OCR confidence)."""
     steps: tuple[str, ...] = ()
     """Names of the steps that the document has passed, each followed by `*` if it changed the text."""
+    markup: str = ""
+    """`html` while the text is still a page, before the step `extract`; not kept in files."""
     dropped: Dropped | None = None
     """What took the document out of the corpus; such documents go on to the table of fates alone."""
 

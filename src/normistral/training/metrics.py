@@ -166,7 +166,6 @@ class TrainingLog:
         losses = since.losses[0]
         for more in since.losses[1:]:
             losses = losses + more
-        processes = dist.get_world_size()
         speed = since.model_flops / since.seconds
         line: dict[str, Any] = {
             "step": step,
@@ -177,8 +176,8 @@ class TrainingLog:
             **since.of_last_step,
             "tokens_per_second": since.tokens / since.seconds,
             "model_flops_per_second": speed,
-            "mfu": speed / (self._peak * processes) if self._peak else None,
-            "hfu": since.hardware_flops / since.seconds / (self._peak * processes) if self._peak else None,
+            "mfu": self._share_of_peak(speed),
+            "hfu": self._share_of_peak(since.hardware_flops / since.seconds),
             "seconds": since.seconds,
             "data_wait_seconds": since.data_wait_seconds,
             "checkpoint_seconds": since.checkpoint_seconds,
@@ -224,7 +223,12 @@ class TrainingLog:
                 self._board.add(f"{prefix}/{name}", value, step)
 
     def _mfu_note(self) -> str:
+        share = self._share_of_peak(self.since.model_flops / self.since.seconds)
+        return "" if share is None else f", MFU {share:.0%}"
+
+    def _share_of_peak(self, flops_per_second: float) -> float | None:
+        """None where the peak is unknown, or was timed on a busy machine: what is passed is no peak."""
         if not self._peak:
-            return ""
-        share = self.since.model_flops / self.since.seconds / (self._peak * dist.get_world_size())
-        return f", MFU {share:.0%}"
+            return None
+        share = flops_per_second / (self._peak * dist.get_world_size())
+        return share if share <= 1 else None
