@@ -51,7 +51,8 @@ def test_a_base_without_mask_is_measured_with_its_unknown_token_and_marked(
     examples = show_model("base", base, settings, RUNTIME)
     assert not examples.has_mask_token
     assert len(examples.masks[0].candidates[0]) == 3
-    assert examples.characters_per_second is None or examples.characters_per_second >= 0
+    assert examples.tokens_per_second is not None
+    assert examples.tokens_per_second > 0
 
 
 def test_a_language_without_maskable_text_has_no_masked_figure(tiny_model_folder: Path) -> None:

@@ -44,8 +44,8 @@ class ModelExamples:
     """False: its unknown token stood in for `<mask>`."""
     continuations: tuple[Continuation, ...]
     masks: tuple[FilledMask, ...]
-    characters_per_second: float | None
-    """Characters written per second over all continuations, reading the prompt included; None without any."""
+    tokens_per_second: float | None
+    """Tokens written per second over all continuations, reading the prompts included; None without any."""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value."""
@@ -66,7 +66,7 @@ class ModelExamples:
                 )
                 for entry in data["masks"]
             ),
-            characters_per_second=data["characters_per_second"],
+            tokens_per_second=data["tokens_per_second"],
         )
 
 
@@ -84,11 +84,11 @@ def show_model(name: str, folder: Path, settings: EvaluationSettings, runtime: R
     stand_in = roles.unknown if roles.mask is None else None
     with progress(f"examples of {name}", len(settings.continuations) + len(settings.masked_sentences)) as bar:
         continuations = []
-        characters, seconds = 0, 0.0
+        tokens, seconds = 0, 0.0
         for prompt in settings.continuations:
             written = generate(loaded, prompt, settings.max_new_tokens)
             continuations.append(Continuation(prompt, written.text))
-            characters += len(written.text)
+            tokens += written.tokens
             seconds += written.seconds
             bar.advance()
         masks = []
@@ -100,7 +100,7 @@ def show_model(name: str, folder: Path, settings: EvaluationSettings, runtime: R
         has_mask_token=roles.mask is not None,
         continuations=tuple(continuations),
         masks=tuple(masks),
-        characters_per_second=characters / seconds if seconds else None,
+        tokens_per_second=tokens / seconds if seconds else None,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from normistral.evaluation import ModelExamples, ModelScore
+from normistral.languages import language_name
+from normistral.pipeline.data_stages import tokenizer_comparison
 from normistral.pipeline.report_facts import evaluation_rows, meaning_of_scores, next_commands, places
 from normistral.pipeline.result_stages import model_examples, model_scores
 from normistral.pipeline.stage import RunContext
@@ -57,9 +59,24 @@ def _show_examples(context: RunContext, examples: dict[str, ModelExamples]) -> N
     if rows:
         note = "" if base.has_mask_token else "The base has no <mask>: its unknown token stands in for it."
         context.screen.table("Filled masks", ("sentence", "base", "adapted"), rows, note)
-    if base.characters_per_second and adapted.characters_per_second:
-        context.screen.say(
-            f"Writing speed: base {base.characters_per_second:.0f}, adapted "
-            f"{adapted.characters_per_second:.0f} characters a second "
-            "(the new tokenizer needs fewer tokens a word)."
-        )
+    _show_speed(context, base, adapted)
+
+
+def _show_speed(context: RunContext, base: ModelExamples, adapted: ModelExamples) -> None:
+    """Words a second, by the tokens that held-out words need: what the two wrote above does not compare."""
+    if not (base.tokens_per_second and adapted.tokens_per_second):
+        return
+    recipe = context.recipe
+    main_source = max(recipe.corpus.sources, key=lambda source: recipe.mixture_weights.get(source.name, 0.0))
+    needed = {
+        row.tokenizer: row.tokens_per_word
+        for row in tokenizer_comparison(context)
+        if row.language == main_source.language
+    }
+    context.screen.say(
+        f"Writing speed in {language_name(main_source.language)}: "
+        f"base {base.tokens_per_second / needed['base']:.1f}, "
+        f"adapted {adapted.tokens_per_second / needed['new']:.1f} words a second "
+        f"({base.tokens_per_second:.1f} and {adapted.tokens_per_second:.1f} tokens a second; a held-out word "
+        f"needs {needed['base']:.2f} and {needed['new']:.2f})."
+    )
