@@ -19,7 +19,6 @@ from normistral.errors import UserError
 from normistral.weights import (
     StoredTensors,
     check_architecture,
-    copy_model_folder,
     count_parameters,
     read_config,
     read_tensor,
@@ -167,24 +166,6 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds other things"):
         write_model_folder(tmp_path / "home", CONFIG, numbered(1))
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
-
-
-def test_a_copy_differs_in_the_replaced_tensors_alone(tmp_path: Path) -> None:
-    write_model_folder(tmp_path / "a", CONFIG, numbered(4), max_shard_bytes=9000)
-    new = CONFIG | {"vocab_size": 7}
-    copy_model_folder(tmp_path / "a", tmp_path / "b", new, {"t2": lambda: torch.zeros(5)})
-    assert read_config(tmp_path / "b") == new
-    assert read_tensor(tmp_path / "b", "t2").tolist() == [0.0] * 5
-    for name in ("t0", "t1", "t3"):
-        assert torch.equal(read_tensor(tmp_path / "a", name), read_tensor(tmp_path / "b", name))
-
-
-@pytest.mark.parametrize("output", [".", "a", "../{name}/a"])
-def test_a_copy_onto_its_source_is_refused(tmp_path: Path, output: str) -> None:
-    write_model_folder(tmp_path / "a", CONFIG, numbered(1))
-    with pytest.raises(UserError, match="would overwrite"):
-        copy_model_folder(tmp_path / "a", tmp_path / output.format(name=tmp_path.name), CONFIG, {})
-    assert tensor_names(tmp_path / "a")
 
 
 def test_pickled_weights_are_refused_with_a_remedy(tmp_path: Path) -> None:

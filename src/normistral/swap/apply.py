@@ -2,8 +2,8 @@
 
 Out of place from end to end: rows are read from the base's own files and written into another folder's, so
 that no row is ever built from one that was already rewritten. (The released code of NorMistral's stage 2.1
-rewrites the table that it reads, in ascending order, and leaves the LM head to chance.) Memory: one new table
-at a time and one shard.
+rewrites the table that it reads, in ascending order, and leaves the LM head to chance.) Memory: the new
+tables that stand in one file. Files without a table are linked; a call that was killed is gone on with.
 
 Shape suffixes: `V` base vocabulary, `W` new vocabulary, `D` model width.
 """
@@ -19,17 +19,24 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from normistral.errors import UserError
-from normistral.records import read_json
+from normistral.records import read_json, sha256_of_file
 from normistral.swap.alignment import Alignment, align, base_roles
 from normistral.swap.mean import mean_rows
-from normistral.tokenizer import BOS_ID, EOS_ID, PAD_ID, check_special_tokens, load_tokenizer
+from normistral.tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    TOKENIZER_FILE,
+    check_special_tokens,
+    load_tokenizer,
+)
 from normistral.weights import (
     check_architecture,
     copy_files,
-    copy_model_folder,
     count_parameters,
     read_config,
     read_tensor,
+    rewrite_model_folder,
     tensor_names,
 )
 from normistral.weights.model_folder import EMBEDDINGS, LM_HEAD
@@ -67,7 +74,9 @@ class SwapReport:
     parameters_after: int
 
 
-def swap_vocabulary(base: Path, tokenizer: Path, output: Path, method: str = "mean") -> SwapReport:
+def swap_vocabulary(
+    base: Path, tokenizer: Path, output: Path, method: str = "mean", link: bool = True
+) -> SwapReport:
     """Give a base model a new vocabulary.
 
     Args:
@@ -75,6 +84,7 @@ def swap_vocabulary(base: Path, tokenizer: Path, output: Path, method: str = "me
         tokenizer: folder of the new tokenizer, as `normistral.tokenizer` trains it.
         output: the model folder to make; neither of the others may lie in it.
         method: a name in `METHODS`.
+        link: whether weights files that the vocabulary does not touch may be hard links to the base's.
 
     Returns:
         What was done. The same call makes the same bytes.
@@ -105,12 +115,14 @@ def swap_vocabulary(base: Path, tokenizer: Path, output: Path, method: str = "me
             raise UserError(f"base model {base} has no tensor {name}; give a complete causal language model")
     rows = read_tensor(base, EMBEDDINGS).shape[0]
     alignment = _align(base, config, new, rows)
-    written = copy_model_folder(
+    written = rewrite_model_folder(
         base,
         output,
         _new_config(config, len(alignment.pieces)),
         replace={name: _maker(base, name, METHODS[method], alignment) for name in tables},
         add_files=lambda folder: copy_files(tokenizer, folder),
+        made_from=[method, *(sha256_of_file(folder / TOKENIZER_FILE) for folder in (base, tokenizer))],
+        link=link,
     )
     return SwapReport(
         method=method,

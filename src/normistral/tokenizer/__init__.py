@@ -1,7 +1,7 @@
 """The tokenizer: trained, saved, loaded and compared."""
 
 from normistral.tokenizer.compare import TokenizerRow, compare_tokenizers
-from normistral.tokenizer.load import check_special_tokens, load_tokenizer
+from normistral.tokenizer.load import TOKENIZER_FILE, check_special_tokens, load_tokenizer
 from normistral.tokenizer.plain_text import plain_text_tokenizer
 from normistral.tokenizer.sample import SourceSample, sample_texts
 from normistral.tokenizer.save import save_tokenizer
@@ -32,6 +32,7 @@ __all__ = [
     "PAD_ID",
     "PAD_TOKEN",
     "SPECIAL_TOKENS",
+    "TOKENIZER_FILE",
     "UNK_ID",
     "UNK_TOKEN",
     "SourceSample",

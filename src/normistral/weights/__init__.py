@@ -7,25 +7,25 @@ from normistral.weights.model_folder import (
     WrittenModel,
     check_architecture,
     copy_files,
-    copy_model_folder,
     count_parameters,
     read_config,
     read_tensor,
     tensor_names,
     write_model_folder,
 )
+from normistral.weights.rewrite import rewrite_model_folder
 
 __all__ = [
     "StoredTensors",
     "WrittenModel",
     "check_architecture",
     "copy_files",
-    "copy_model_folder",
     "count_parameters",
     "import_base",
     "import_gguf",
     "read_config",
     "read_tensor",
+    "rewrite_model_folder",
     "tensor_names",
     "write_model_folder",
 ]

@@ -3,8 +3,9 @@
 Read: tensors, or boxes out of them, are memory-mapped, so that a folder of any size costs no memory until a
     tensor is used.
 Write: a stream of tensors is cut into shards; no more than one shard is in memory, and the folder appears
-    whole or not at all (many processes write one together in `parallel_folder`). Tied models have one matrix
-    for input embeddings and LM head, stored once as `model.embed_tokens.weight`.
+    whole or not at all. (`parallel_folder`: many processes write one together; `rewrite`: one that differs
+    from another in a few tensors.) Tied models have one matrix for input embeddings and LM head, stored once
+    as `model.embed_tokens.weight`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from normistral.errors import UserError
-from normistral.progress import tracked
 from normistral.records import whole_folder
 
 CONFIG_FILE = "config.json"
@@ -232,39 +232,6 @@ def write_model_folder(
         if add_files:
             add_files(folder)
     return written
-
-
-def copy_model_folder(
-    source: Path,
-    output: Path,
-    config: dict[str, Any],
-    replace: Mapping[str, Callable[[], Tensor]],
-    add_files: Callable[[Path], None] | None = None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
-) -> WrittenModel:
-    """Write a model folder that differs from another in some tensors, reading from the other alone.
-
-    Args:
-        source: the model folder to copy from; it must not be, nor lie in, `output`.
-        output: the new folder.
-        config: its config.json.
-        replace: makes the new tensor of a name, called when its turn comes to be written.
-        add_files: writes further files into the folder before it appears.
-        max_shard_bytes: largest file of weights.
-
-    Raises:
-        UserError: if `output` would overwrite `source`, `source` is no model folder, or the disk is full.
-    """
-    if source.resolve().is_relative_to(output.resolve()):
-        raise UserError(f"output folder {output} would overwrite the model {source} that it is made from")
-
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        with StoredTensors(source) as stored:
-            for name in tracked(stored.files, f"writing {output.name}", len(stored.files), "tensors"):
-                make = replace.get(name)
-                yield name, make() if make else stored.read(name)
-
-    return write_model_folder(output, config, tensors(), max_shard_bytes, add_files)
 
 
 def copy_files(source: Path, output: Path, names: Iterable[str] = TOKENIZER_FILES) -> None:
