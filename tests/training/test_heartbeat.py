@@ -28,7 +28,7 @@ MISHAPS = (
     Mishap("first-frozen", "frozen", who=0, processes=2, timeout=2),
     Mishap("asleep", "asleep", who=1, processes=3, timeout=2),
     Mishap("raises", "raises", who=2, processes=3, timeout=600),
-    Mishap("nothing", "nothing", who=0, processes=3, timeout=1.5, phase_seconds=0.1),
+    Mishap("nothing", "nothing", who=0, processes=3, timeout=5, phase_seconds=0.25),
 )
 
 
