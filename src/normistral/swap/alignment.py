@@ -17,7 +17,16 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from normistral.errors import UserError
-from normistral.tokenizer import BOS_ID, EOS_ID, FIRST_ORDINARY_ID, MASK_ID, MASK_TOKEN, PAD_ID, UNK_ID
+from normistral.tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    FIRST_ORDINARY_ID,
+    MASK_ID,
+    MASK_TOKEN,
+    PAD_ID,
+    UNK_ID,
+    byte_alphabet,
+)
 
 Pieces = tuple[int, ...]
 """Ids of the base; empty where no token of the base says anything about the new one."""
@@ -145,20 +154,6 @@ def _special_pieces(roles: BaseRoles) -> list[Pieces]:
     }
     ids = (by_id.get(token_id) for token_id in range(FIRST_ORDINARY_ID))
     return [() if base_id is None else (base_id,) for base_id in ids]
-
-
-def byte_alphabet() -> str:
-    """The character that byte-level BPE writes for each byte, by byte (GPT-2, Radford et al. 2019).
-
-    Printable Latin-1 characters stand for themselves; the others are numbered from U+0100 on.
-    """
-    printable = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
-    shifted = iter(range(0x100, 0x200))
-    return "".join(chr(byte if byte in printable else next(shifted)) for byte in range(256))
 
 
 def _segmenter(base: Tokenizer) -> tuple[Callable[[bytes], Pieces], dict[int, bytes]]:

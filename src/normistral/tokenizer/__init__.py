@@ -1,7 +1,13 @@
 """The tokenizer: trained, saved, loaded and compared."""
 
-from normistral.tokenizer.compare import TokenizerRow, compare_tokenizers
-from normistral.tokenizer.load import TOKENIZER_FILE, check_special_tokens, load_tokenizer
+from normistral.tokenizer.byte_level import byte_alphabet
+from normistral.tokenizer.compare import (
+    TokenizerRow,
+    TokenizerSummary,
+    compare_tokenizers,
+    summarise_tokenizers,
+)
+from normistral.tokenizer.load import TOKENIZER_FILE, check_special_tokens, load_tokenizer, open_tokenizer
 from normistral.tokenizer.plain_text import plain_text_tokenizer
 from normistral.tokenizer.sample import SourceSample, sample_texts
 from normistral.tokenizer.save import save_tokenizer
@@ -37,11 +43,15 @@ __all__ = [
     "UNK_TOKEN",
     "SourceSample",
     "TokenizerRow",
+    "TokenizerSummary",
+    "byte_alphabet",
     "check_special_tokens",
     "compare_tokenizers",
     "load_tokenizer",
+    "open_tokenizer",
     "plain_text_tokenizer",
     "sample_texts",
     "save_tokenizer",
+    "summarise_tokenizers",
     "train_tokenizer",
 ]

@@ -1,4 +1,5 @@
-"""Open a tokenizer folder: any folder that holds a `tokenizer.json` of Hugging Face `tokenizers`."""
+"""Open a tokenizer: a folder with a `tokenizer.json` of Hugging Face `tokenizers`, such a file itself, or
+Mistral's own Tekken file."""
 
 from __future__ import annotations
 
@@ -8,8 +9,35 @@ from tokenizers import Tokenizer
 
 from normistral.errors import UserError
 from normistral.tokenizer.special_tokens import SPECIAL_TOKENS
+from normistral.tokenizer.tekken import read_tekken
 
 TOKENIZER_FILE = "tokenizer.json"
+TEKKEN_PREFIX = "tekken"
+"""Mistral calls its files `tekken.json` and `tekken_240718.json`."""
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """Open a tokenizer wherever it stands.
+
+    Args:
+        path: a tokenizer or model folder, a `tokenizer.json`, or a Tekken file (`tekken*.json`). Of a folder
+            that has no `tokenizer.json`, its `tekken.json` is taken.
+
+    Raises:
+        UserError: if there is none, or it is broken.
+    """
+    tekken = path / f"{TEKKEN_PREFIX}.json"
+    if path.is_dir():
+        is_tekken = tekken.is_file() and not (path / TOKENIZER_FILE).is_file()
+        return read_tekken(tekken) if is_tekken else load_tokenizer(path)
+    if path.name.startswith(TEKKEN_PREFIX):
+        return read_tekken(path)
+    if path.is_file():
+        return _read_file(path)
+    raise UserError(
+        f"tokenizer {path} does not exist; give a folder that holds {TOKENIZER_FILE}, such a file, or "
+        "tekken.json"
+    )
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -30,6 +58,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(
             f"tokenizer folder {folder} has no {TOKENIZER_FILE}; save it with Hugging Face's fast tokenizers"
         )
+    return _read_file(file)
+
+
+def _read_file(file: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except OSError as error:
