@@ -180,7 +180,7 @@ def _rewrite(
 def _bytes_of(tensor: Tensor) -> Iterator[memoryview]:
     flat = tensor.detach().contiguous().flatten()
     for part in torch.split(flat, CHUNK_BYTES // tensor.element_size()):
-        yield memoryview(part.view(torch.uint8).numpy())
+        yield part.view(torch.uint8).numpy().data
 
 
 def _bytes_between(file: BinaryIO, at: _Stored) -> Iterator[bytes]:
