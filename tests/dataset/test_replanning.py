@@ -20,7 +20,7 @@ from normistral.dataset import (
     remaining_counts,
     replan,
 )
-from normistral.dataset.mixture import most_sequences
+from normistral.dataset.apportion import most_sequences
 from normistral.dataset.order import source_of_sequence, sources_before
 from normistral.dataset.replan import segments_of, source_in_segments, used_before
 
@@ -248,8 +248,8 @@ def test_a_change_survives_json(first: int, counts: list[int]) -> None:
 
 
 SHARDS = {  # tokens that say where they stand
-    "nob": TokenShard(np.arange(800), np.full(80, 10, dtype=np.int32)),
-    "eng": TokenShard(1000 + np.arange(300), np.full(30, 10, dtype=np.int32)),
+    "nob": TokenShard(np.arange(800), np.arange(0, 800, 10)),
+    "eng": TokenShard(1000 + np.arange(300), np.arange(0, 300, 10)),
 }
 
 

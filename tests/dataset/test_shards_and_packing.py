@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from normistral.dataset import PackedDataset, open_shard, plan_mixture, write_shard
 from normistral.errors import UserError
+from normistral.records import sha256_of_file
 
 
 def documents(seed: int, count: int, vocabulary: int) -> list[NDArray[np.int64]]:
@@ -23,9 +24,11 @@ def documents(seed: int, count: int, vocabulary: int) -> list[NDArray[np.int64]]
 @pytest.mark.parametrize(("vocabulary", "width"), [(1000, 2), (2**16, 2), (70_000, 4)])
 def test_a_shard_round_trips_with_the_narrowest_ids(tmp_path: Path, vocabulary: int, width: int) -> None:
     written = documents(0, 50, vocabulary)
-    counts = write_shard(tmp_path / "nob", written, vocabulary)
-    shard = open_shard(tmp_path / "nob")
-    assert counts == {"documents": 50, "tokens": sum(map(len, written)), "bytes_per_token": width}
+    file = write_shard(tmp_path / "nob", written, vocabulary)
+    shard = open_shard(tmp_path / "nob", file)
+    assert (file.documents, file.tokens, file.bytes_per_token) == (50, sum(map(len, written)), width)
+    assert file.sha256_bin == sha256_of_file(tmp_path / "nob.bin")
+    assert file.sha256_idx == sha256_of_file(tmp_path / "nob.idx")
     assert (shard.tokens == np.concatenate(written)).all()
     for start, length, document in zip(shard.starts, shard.lengths, written, strict=True):
         assert (shard.tokens[start : start + length] == document).all()

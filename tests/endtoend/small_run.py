@@ -15,6 +15,9 @@ import yaml
 
 SYLLABLES = ("fjo", "rd", "vin", "ter", "sko", "le", "bå", "t", "sjø", "en", "er", "mø", "te", "lys", "å")
 
+MADE_FOR_REAL_TEXT = ("length", "repetition", "quality", "language_id")
+"""Steps that would drop made-up words."""
+
 
 def write_sources(folder: Path) -> None:
     """Two sources: made-up prose as JSONL, and program text as a Parquet-free glob of .txt files."""
@@ -41,6 +44,8 @@ def small_recipe(base: Path, sources: Path) -> dict[str, Any]:
         "corpus": {
             "heldout_share": 0.1,
             "min_heldout_bytes": 500,
+            "profiles": {"prose": {step: {"enabled": False} for step in MADE_FOR_REAL_TEXT}},
+            "dedup": {"near": False},
             "sources": [
                 {"name": "nob", "path": str(sources / "nob.jsonl"), "language": "nob", "licence": "CC0-1.0"},
                 {

@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 from small_run import finish, small_recipe, start, write_recipe, write_sources
 
+from normistral.corpus import read_documents
+from normistral.corpus.removal import read_removal_list
+from normistral.dataset import PackedDataset
+from normistral.pipeline.removed_documents import removed_documents
+from normistral.pipeline.run_order import order_of_run, run_sources
 from normistral.records import RunFolder, StageRecord, sha256_of_file
 
 
@@ -37,10 +42,11 @@ def test_a_run_makes_everything_that_the_design_names(undisturbed: tuple[RunFold
     for path in (
         run.recipe,
         run.run_file,
-        run.documents("nob", "train"),
-        run.documents("code", "heldout"),
+        *run.documents("nob", "train"),
+        *run.documents("code", "heldout"),
+        run.corpus_manifest,
         run.tokenizer / "tokenizer.json",
-        run.stage("shards") / "nob.bin",
+        run.stage("shards") / "nob" / "00000.bin",
         run.stage("mixture") / "plan.json",
         run.swapped_model / "model.safetensors",
         run.trained_model("realign") / "model.safetensors",
@@ -52,6 +58,8 @@ def test_a_run_makes_everything_that_the_design_names(undisturbed: tuple[RunFold
         run.report,
     ):
         assert path.exists(), path
+    assert run.documents("nob", "train")
+    assert run.documents("code", "heldout")
     assert json.loads(run.run_file.read_text())["runtime"] == {
         "device": "cpu",
         "dtype": "float32",
@@ -114,7 +122,7 @@ def killed_everywhere(workshop: Path) -> Iterator[RunFolder]:
     run = RunFolder(workshop / "killed")
     for sign in (
         run.stage("tokenizer") / "started.json",
-        run.stage("shards") / "nob.counts.json",
+        run.stage("shards") / "nob" / "00000.json",
         run.stage("adapt") / "checkpoints" / "step-00000004",
     ):
         kill_when(sign, start(workshop / "small.yaml", run.root))
@@ -183,3 +191,34 @@ def test_ctrl_c_outside_training_says_that_the_same_command_goes_on(workshop: Pa
 def test_files_are_readable_by_others(undisturbed: tuple[RunFolder, str]) -> None:
     run, _ = undisturbed
     assert (run.published_model / "model.safetensors").stat().st_mode & 0o044
+
+
+def test_what_a_run_saw_of_documents_to_be_removed_is_what_its_sequences_hold(
+    undisturbed: tuple[RunFolder, str], workshop: Path
+) -> None:
+    run, _ = undisturbed
+    ids = [document.id for file in run.documents("nob", "train") for document in read_documents(file)]
+    heldout = next(
+        document.id for file in run.documents("nob", "heldout") for document in read_documents(file)
+    )
+    chosen = [ids[0], ids[57], ids[-1]]
+    listed = workshop / "removed.txt"
+    listed.write_text("".join(f"nob/{name}\n" for name in [*chosen, heldout, "unknown"]))
+    found = {document.document: document for document in removed_documents(run, read_removal_list(listed))}
+    assert found.keys() == {f"nob/{name}" for name in [*chosen, heldout]}
+    assert (found[f"nob/{heldout}"].outcome, found[f"nob/{heldout}"].times_seen) == ("heldout", 0)
+    order = order_of_run(run)
+    manifest, sources = run_sources(run, order)
+    dataset = PackedDataset(order.plan, sources, order.recipe.seed, order.changes)
+    for name in chosen:
+        first, size = sources["nob"].document(ids.index(name))
+        tokens = set(range(first, first + size))
+        times = 0
+        for index in range(order.sequences_after(order.steps_done)):
+            window = dataset[index].window
+            if dataset.source_names[window.source] == "nob":
+                length = order.plan.sequence_length + 1
+                held = {(window.start + step) % manifest.tokens("nob") for step in range(length)}
+                times += bool(held & tokens)
+        assert found[f"nob/{name}"].times_seen == times
+    assert sum(document.times_seen for document in found.values()) > 0

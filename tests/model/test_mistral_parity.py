@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from normistral.cli.main import cache_folder
+from normistral.cli.places import cache_folder
 from normistral.errors import UserError
 from normistral.model import AttentionBackend, AttentionLayout, LossOutput, Mistral, ModelConfig, Targets
 from normistral.recipe import BaseSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,57 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
         pass
     with locked(run):
         pass
+
+
+class Keeper(House):
+    """The same house, whose stage b keeps pieces and lets its inputs shrink to less than 100 unasked."""
+
+    def _stages(self) -> tuple[Stage, ...]:
+        first, second, third = super()._stages()
+
+        def amends(before: dict[str, Any], now: dict[str, Any]) -> bool:
+            return int(now["recipe"]) < int(before["recipe"])
+
+        def work(context: RunContext) -> dict[str, Any]:
+            (context.run.stage("b") / "piece").touch()
+            return second.run(context)
+
+        return first, replace(second, checks_own_pieces=True, amends=amends, run=work), third
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Keeper:
+    return Keeper(tmp_path / "run")
+
+
+def test_a_stage_that_only_takes_something_out_goes_on_without_being_asked(keeper: Keeper) -> None:
+    keeper.run(until="b")
+    assert keeper.run(("realign.steps=30",), until="b") == ["b"]
+    with pytest.raises(UserError, match="stage b .* was made from other inputs"):
+        keeper.run(("realign.steps=60",), until="b")
+
+
+def test_what_lies_below_a_stage_that_went_on_is_asked_for_first(keeper: Keeper) -> None:
+    keeper.run()
+    assert keeper.run(("realign.steps=30",)) == ["b", "c"]  # c is cheap
+
+
+def test_going_on_that_was_interrupted_is_no_finished_stage_for_the_old_inputs_either(keeper: Keeper) -> None:
+    keeper.run(until="b")
+    keeper.fails_in = "b"
+    with pytest.raises(KeyboardInterrupt):
+        keeper.run(("realign.steps=30",), until="b")
+    keeper.fails_in = None
+    assert keeper.run(until="b") == ["b"]
+
+
+def test_redo_of_a_stage_that_checks_its_pieces_keeps_them_when_its_inputs_changed_and_not_else(
+    keeper: Keeper,
+) -> None:
+    keeper.run(until="b")
+    mark = keeper.root / "b" / "mark"
+    mark.touch()
+    assert keeper.run(("realign.steps=60",), until="b", redo=["b"]) == ["b"]
+    assert mark.exists()
+    assert keeper.run(("realign.steps=60",), until="b", redo=["b"]) == ["b"]
+    assert not mark.exists()

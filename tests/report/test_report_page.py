@@ -8,10 +8,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from normistral.errors import UserError
 from normistral.records import MetricsLog, read_metrics
 from normistral.report import Example, ReportFacts, StageCurves, Table, write_report
+from normistral.report.bars import Row, share_bars
 from normistral.report.page import cell_text
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -211,3 +213,17 @@ def test_a_full_disk_is_named_and_the_last_report_survives(
     with pytest.raises(UserError, match=r"no disk space left while writing .*report\.html"):
         write_report(facts, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_what_became_of_the_corpus_is_drawn_and_its_rules_are_listed(
+    facts: ReportFacts, tmp_path: Path
+) -> None:
+    drawing = Markup(share_bars([Row("news (nob)", {"kept": 3, "length": 1})], "Fates", "documents"))
+    rules = Table(("step", "rule", "documents"), (("length", "min_words", 1),))
+    write_report(replace(facts, corpus_drawing=drawing, corpus_rules=rules), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "kept 75.0%, length 25.0%" in text
+    assert "Dropped from the corpus" in Page(text).text
+    assert "min_words" in Page(text).text
+    write_report(facts, tmp_path / "report.html")
+    assert "Dropped from the corpus" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from normistral.cli.main import cache_folder
+from normistral.cli.places import cache_folder
 from normistral.model import AttentionLayout, Mistral, ModelConfig
 from normistral.recipe import BaseSettings
 from normistral.samples import SAMPLES, fetch_sample

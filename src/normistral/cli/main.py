@@ -1,12 +1,11 @@
-"""The command line: `normistral run`, `train`, `generate`, `fill-mask`. The only room that reads arguments
-and environment."""
+"""The command line: `normistral run`, `train`, `generate`, `fill-mask`, `publish`, `corpus`. The only room
+that reads arguments and environment."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,13 @@ import typer
 
 from normistral import __version__
 from normistral.cli.corpus import corpus_app
+from normistral.cli.evaluate import evaluate_command
+from normistral.cli.places import cache_folder, program_name
+from normistral.cli.plan import plan_command
+from normistral.cli.publish import publish_command
 from normistral.cli.screen import Terminal
+from normistral.cli.swap import swap_command
+from normistral.cli.tokenizer import tokenizer_app
 from normistral.errors import LostProcess, Stopped, UserError
 
 INTERRUPTED = 130
@@ -32,6 +37,11 @@ app = typer.Typer(
 )
 
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(tokenizer_app, name="tokenizer")
+app.command("plan")(plan_command)
+app.command("evaluate")(evaluate_command)
+app.command("publish")(publish_command)
+app.command("swap")(swap_command)
 
 ModelArgument = Annotated[str, typer.Argument(help="Folder of a published model, or a hub id.")]
 QuantizeOption = Annotated[
@@ -238,23 +248,6 @@ def main() -> None:
         if stop.code == INTERRUPTED and rank == "0":
             print(f"normistral: stopped; {GO_ON}", file=sys.stderr)
         raise
-
-
-def program_name() -> str:
-    """How the user can call this program again from here."""
-    called = sys.argv[0]
-    if Path(called).name == "__main__.py":
-        return f"{sys.executable} -m normistral"
-    on_path = shutil.which("normistral")
-    return "normistral" if on_path and Path(on_path).resolve() == Path(called).resolve() else called
-
-
-def cache_folder() -> Path:
-    """Where samples are kept: NORMISTRAL_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("NORMISTRAL_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "normistral"
 
 
 def checked_quantization(name: str | None) -> Any:

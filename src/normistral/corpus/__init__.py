@@ -1,6 +1,6 @@
 """The corpus: documents read from sources, cleaned, deduplicated, split and kept as Parquet."""
 
-from normistral.corpus.build import METHOD_VERSION, SourceCounts, build_corpus
+from normistral.corpus.build import build_corpus, outside_state
 from normistral.corpus.documents import (
     Document,
     read_digests,
@@ -9,13 +9,14 @@ from normistral.corpus.documents import (
     text_digest,
     writing_documents,
 )
+from normistral.corpus.engine.manifest import SourceCounts
 from normistral.corpus.sources import read_source, source_size, source_state
 
 __all__ = [
-    "METHOD_VERSION",
     "Document",
     "SourceCounts",
     "build_corpus",
+    "outside_state",
     "read_digests",
     "read_documents",
     "read_source",

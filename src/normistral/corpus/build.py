@@ -1,72 +1,76 @@
-"""The corpus stage: read each source, clean it, drop what is empty or a duplicate, and split it.
+"""The corpus stage: from sources to clean, deduplicated, split documents, by tasks that run anywhere.
 
-    source ─► read ─► clean ─► drop empty ─► drop duplicates ─► split ─► SOURCE.train.parquet
-                                  (of this and all earlier sources)     ├► SOURCE.heldout.parquet
-                                                                        └► SOURCE.counts.json
+    sources ─► tasks ─┬► clean ─┐               ┌► finish ─► documents/SOURCE/train-00000.parquet, heldout-…
+                      ├► clean ─┼► deduplicate ─┼► finish    fates/SOURCE-00000.parquet
+                      └► clean ─┘               └► finish ─► manifest.json
 
-A source whose counts were written is done: run again, the stage loads its digests and goes on with the next.
-Memory holds one document, the row groups being written, and a digest and an id's hash for each document.
+Each phase is a datatrove pipeline over tasks (`engine/`). What a phase makes lies in `work/`, named by a
+fingerprint of all that it was made from: run again, the stage finds what is still right and makes the rest.
+No process holds more than a batch of documents.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from normistral.corpus.clean import clean_text, is_valid_unicode
-from normistral.corpus.documents import read_digests, text_digest, writing_documents
+from normistral.corpus.decontamination import build_contamination_index, contamination_report
+from normistral.corpus.dedup import deduplicate
+from normistral.corpus.engine.clean import KEYS, CleanTasks
+from normistral.corpus.engine.finish import FinishPlaces, FinishTasks, read_record
+from normistral.corpus.engine.manifest import SourceCounts, count_source, make_manifest
+from normistral.corpus.engine.phases import phase_runner
+from normistral.corpus.engine.plan import METHOD_VERSION, Task, plan_tasks, write_plan
+from normistral.corpus.evaluation_sets import list_evaluation_files
 from normistral.corpus.messages import source_error
-from normistral.corpus.sources import read_source, source_size, source_state
-from normistral.corpus.split import is_heldout
+from normistral.corpus.removal import read_removal_list, write_removal_list
+from normistral.corpus.sources import check_licences, source_state
+from normistral.corpus.steps.chain import steps_for
 from normistral.errors import UserError
 from normistral.languages import check_language, language_name
-from normistral.progress import progress
-from normistral.recipe import CorpusSettings, SourceSettings
-from normistral.records import RunFolder, read_json, sha256_of_json, write_json
+from normistral.recipe import CorpusExecutionSettings, CorpusSettings
+from normistral.records import RunFolder, sha256_of_json, write_json
 
-METHOD_VERSION = 1
-"""To be raised when the same source comes out different: finished sources are then made again."""
-SPLITS = ("train", "heldout")
-ID_HASH_BYTES = 8
+FOLDER_DIGITS = 12
+WORK_FOLDER = "work"
 
 
 @dataclass(frozen=True)
-class SourceCounts:
-    """What became of one source; documents read are the sum of all kinds of documents below."""
+class _Phases:
+    """Fingerprints of what the phases read, and their folders."""
 
-    language: str
-    kind: str
-    licence: str
-    read: int
-    """Documents in the source."""
-    invalid: int
-    """Dropped: half characters (lone surrogates), which no file can hold."""
-    empty: int
-    """Dropped: nothing but white space."""
-    duplicate: int
-    """Dropped: the same text as an earlier document of this or an earlier source."""
-    train_documents: int
-    heldout_documents: int
-    train_bytes: int
-    """UTF-8 bytes."""
-    heldout_bytes: int
-    train_words: int
-    """Pieces between white space."""
-    heldout_words: int
+    work: Path
+    clean: str
+    dedup: str
+    finish: str
+
+    @property
+    def cleaned(self) -> Path:
+        """What the tasks of the phase `clean` make, a folder each."""
+        return self.work / "cleaned"
+
+    def folder(self, phase: str) -> Path:
+        return self.work / f"{phase}-{getattr(self, phase)[:FOLDER_DIGITS]}"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder("clean") / "plan.jsonl"
 
 
-def build_corpus(settings: CorpusSettings, cache: Path, run: RunFolder) -> dict[str, Any]:
-    """Make the train and held-out documents of every source.
+def build_corpus(
+    settings: CorpusSettings, execution: CorpusExecutionSettings, cache: Path, run: RunFolder
+) -> dict[str, Any]:
+    """Make the train and held-out documents of every source, their fates, and the manifest.
 
     Args:
         settings: the recipe's `corpus` section.
-        cache: folder for what can be fetched again.
-        run: where the documents go (`run.documents(source, split)`).
+        execution: where tasks run; changes no byte of what is made.
+        cache: folder for what can be fetched again; on a disk that all workers see.
+        run: where the corpus goes (`run.documents(source, split)`).
 
     Returns:
         The fields of `SourceCounts` by source.
@@ -74,131 +78,159 @@ def build_corpus(settings: CorpusSettings, cache: Path, run: RunFolder) -> dict[
     Raises:
         UserError: if a source is missing, broken or empty, a language code is wrong, or a language has too
             little held-out text.
+        LostProcess: if a worker was killed from outside; the same call goes on.
+        Stopped: after a dry run.
     """
     for source in settings.sources:
         check_language(source.language, f"corpus.sources.{source.name}.language")
-        source_state(source)  # a missing file is said before hours of reading
-    _remove_other_sources(settings, run)
-    seen: set[bytes] = set()
-    counts: dict[str, SourceCounts] = {}
-    inputs: list[Any] = []
+    check_licences(settings.sources, settings.allowed_licences)
+    outside = outside_state(settings, cache)
+    if "://" not in settings.folder:  # workers may start elsewhere
+        settings = settings.model_copy(update={"folder": str(Path(settings.folder).expanduser().resolve())})
+    cache = cache.resolve()
     for source in settings.sources:
-        share = _heldout_share(settings, source)
-        settled = {"method": METHOD_VERSION, "heldout_share": share, "state": source_state(source)}
-        inputs.append(source.model_dump(mode="json") | settled)
-        counts[source.name] = _resume(source, sha256_of_json(inputs), run, seen) or _build_source(
-            source, share, sha256_of_json(inputs), cache, run, seen
-        )
+        steps_for(settings, source)  # what is not installed is said before hours of reading
+    tasks = plan_tasks(settings, cache)
+    phases = _phases(settings, tasks, outside, run)
+    _remove_others(phases)
+    places = FinishPlaces(
+        phases.plan,
+        phases.cleaned,
+        phases.folder("dedup"),
+        phases.folder("finish"),
+        run.stage("corpus").resolve(),
+    )
+
+    keys = [phases.cleaned / task.fingerprint / KEYS for task in tasks]
+    with phase_runner(execution) as runner:
+        write_plan(phases.plan, tasks)
+        clean = CleanTasks(settings, phases.plan, phases.cleaned, cache)
+        runner(phases.folder("clean"))("clean", [clean], len(tasks))
+
+        places.dedup.mkdir(parents=True, exist_ok=True)
+        deduplicate(places.dedup, keys, settings.dedup, runner(places.dedup))
+
+        write_removal_list(places.removal_list, read_removal_list(settings.removal_list))
+        if settings.decontamination.against and not places.contamination.exists():
+            build_contamination_index(settings.decontamination, Path(settings.folder), places.contamination)
+        runner(places.work)("finish", [FinishTasks(settings, places)], len(tasks))
+    records = [
+        (settings.sources[task.source].name, read_record(places, rank)) for rank, task in enumerate(tasks)
+    ]
+    counts = {
+        source.name: count_source(source, (record for name, record in records if name == source.name))
+        for source in settings.sources
+    }
+    _check_kept(settings, counts)
     _check_heldout(settings, counts)
+    manifest = make_manifest(settings, METHOD_VERSION, phases.finish, outside["sources"], records, counts)
+    if settings.decontamination.against:
+        finds = (record["contamination"] for _, record in records)
+        manifest["decontamination"] = contamination_report(places.contamination, finds)
+    _remove_unknown(run, manifest)
+    write_json(run.corpus_manifest, manifest)
+    _tidy(phases, tasks, execution.keep_work)
     return {name: asdict(count) for name, count in counts.items()}
 
 
-def _heldout_share(settings: CorpusSettings, source: SourceSettings) -> float:
-    return settings.heldout_share if source.heldout_share is None else source.heldout_share
+def outside_state(settings: CorpusSettings, cache: Path) -> dict[str, Any]:
+    """What a corpus reads from outside the run, as JSON that changes when it does.
+
+    Raises:
+        UserError: if a source or a list is missing.
+    """
+    listed = sorted(read_removal_list(settings.removal_list).entries)
+    return {
+        "sources": {source.name: source_state(source, settings.folder, cache) for source in settings.sources},
+        "removal_list": sha256_of_json(listed) if listed else None,
+        "evaluation_sets": [
+            [file.set_name, file.path.stat().st_size, file.path.stat().st_mtime_ns]
+            for file in list_evaluation_files(settings.decontamination, Path(settings.folder))
+        ],
+    }
 
 
-def _resume(source: SourceSettings, inputs: str, run: RunFolder, seen: set[bytes]) -> SourceCounts | None:
-    """The counts of a source that was finished with the same inputs; its digests join `seen`."""
-    try:
-        record = read_json(_counts_file(source, run))
-    except FileNotFoundError:
-        return None
-    if record["inputs"] != inputs or not all(run.documents(source.name, split).exists() for split in SPLITS):
-        return None
-    for split in SPLITS:
-        seen.update(read_digests(run.documents(source.name, split)))
-    return SourceCounts(**record["counts"])
-
-
-def _build_source(
-    source: SourceSettings, share: float, inputs: str, cache: Path, run: RunFolder, seen: set[bytes]
-) -> SourceCounts:
-    _counts_file(source, run).unlink(missing_ok=True)
-    size, unit = source_size(source, cache)
-    tally: Counter[str] = Counter()
-    name_once = _unique_names()
-    with (
-        progress(f"reading {source.name}", size, unit) as bar,
-        writing_documents(run.documents(source.name, "train")) as write_train,
-        writing_documents(run.documents(source.name, "heldout")) as write_heldout,
-    ):
-        for document in read_source(source, cache, bar.advance):
-            tally["read"] += 1
-            if not all(map(is_valid_unicode, (document.text, document.id, document.url))):
-                tally["invalid"] += 1
-                continue
-            text = clean_text(document.text, source.kind)
-            if not text:
-                tally["empty"] += 1
-                continue
-            digest = text_digest(text)
-            if digest in seen:
-                tally["duplicate"] += 1
-                continue
-            seen.add(digest)
-            split, write = (
-                ("heldout", write_heldout) if is_heldout(document.id, share) else ("train", write_train)
-            )
-            write(replace(document, id=name_once(document.id), text=text))
-            tally[f"{split}_documents"] += 1
-            tally[f"{split}_bytes"] += len(text.encode())
-            tally[f"{split}_words"] += len(text.split())
-        _check_kept(source, share, tally)
-    fields = ("read", "invalid", "empty", "duplicate")
-    measured = (f"{split}_{unit}" for split in SPLITS for unit in ("documents", "bytes", "words"))
-    counts = SourceCounts(
-        source.language, source.kind, source.licence, **{name: tally[name] for name in (*fields, *measured)}
+def _phases(
+    settings: CorpusSettings, tasks: Sequence[Task], outside: dict[str, Any], run: RunFolder
+) -> _Phases:
+    clean = sha256_of_json([task.fingerprint for task in tasks])
+    dedup = sha256_of_json([clean, settings.dedup.model_dump(mode="json")])
+    finish = sha256_of_json(
+        [
+            dedup,
+            [settings.share_of(source) for source in settings.sources],
+            outside["removal_list"],
+            [settings.decontamination.model_dump(mode="json"), outside["evaluation_sets"]],
+        ]
     )
-    write_json(_counts_file(source, run), {"inputs": inputs, "counts": asdict(counts)})
-    return counts
+    return _Phases(run.stage("corpus").resolve() / WORK_FOLDER, clean, dedup, finish)
 
 
-def _unique_names() -> Callable[[str], str]:
-    """A function that gives each id back the first time and with `#2`, `#3`, … behind it from then on."""
-    given: dict[bytes, int] = {}
-
-    def key(name: str) -> bytes:
-        return hashlib.blake2b(name.encode(), digest_size=ID_HASH_BYTES).digest()
-
-    def name_once(document_id: str) -> str:
-        number = given.get(key(document_id), 0) + 1
-        name = document_id if number == 1 else f"{document_id}#{number}"
-        while name != document_id and key(name) in given:
-            number += 1
-            name = f"{document_id}#{number}"
-        given[key(name)] = 1
-        given[key(document_id)] = number
-        return name
-
-    return name_once
+def _remove_others(phases: _Phases) -> None:
+    """Remove the records of other finishes, whose files this one is going to overwrite."""
+    for folder in phases.work.glob("finish-*"):
+        if folder != phases.folder("finish"):
+            shutil.rmtree(folder)
 
 
-def _check_kept(source: SourceSettings, share: float, tally: Counter[str]) -> None:
-    if tally["read"] == 0:
-        raise source_error(source, f"{source.path} has no documents; give files with text in them")
-    if tally["train_documents"] + tally["heldout_documents"] == 0:
-        raise source_error(
-            source,
-            f"none of its {tally['read']} documents is left ({tally['empty']} empty, {tally['duplicate']} "
-            f"duplicate, {tally['invalid']} invalid); check text_field, or remove the source from the recipe",
-        )
-    if tally["train_documents"] == 0 and share < 1:
-        raise source_error(
-            source,
-            f"all {tally['heldout_documents']} documents fell into the held-out part and none into training; "
-            "cut the text into more documents, or set heldout_share: 0 for this source",
-        )
+def _remove_unknown(run: RunFolder, manifest: dict[str, Any]) -> None:
+    """Remove what earlier recipes have left beside the corpus's files."""
+    ours = {run.stage("corpus") / file["path"] for file in (*manifest["files"], *manifest["fates"])}
+    for folder in (run.documents_folder, run.fates_folder):
+        for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in ours:
+                path.unlink()
+
+
+def _tidy(phases: _Phases, tasks: Sequence[Task], keep_work: bool) -> None:
+    """Remove what no later start can use."""
+    if not keep_work:
+        shutil.rmtree(phases.work)
+        return
+    present = {phases.folder(phase) for phase in ("clean", "dedup", "finish")}
+    present |= {phases.cleaned / task.fingerprint for task in tasks} | {phases.cleaned}
+    for folder in (*phases.work.iterdir(), *phases.cleaned.iterdir()):
+        if folder not in present:
+            shutil.rmtree(folder)
+
+
+def _check_kept(settings: CorpusSettings, counts: dict[str, SourceCounts]) -> None:
+    for source in settings.sources:
+        count = counts[source.name]
+        if count.read == 0:
+            raise source_error(source, f"{source.path} has no documents; give files with text in them")
+        if count.kept_documents == 0:
+            raise source_error(
+                source,
+                f"none of its {count.read:,} documents is left ({_most_dropped(count)}); check text_field, "
+                f"language and the profile '{source.profile or source.kind}', or remove the source",
+            )
+        if count.train_documents == 0 and settings.share_of(source) < 1:
+            raise source_error(
+                source,
+                f"all {count.heldout_documents} documents fell into the held-out part and none into "
+                "training; cut the text into more documents, or set heldout_share: 0 for this source",
+            )
+
+
+def _most_dropped(count: SourceCounts) -> str:
+    rules = {f"{step}.{rule}": n for step, rules in count.dropped.items() for rule, n in rules.items()}
+    most = sorted(rules.items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{n:,} {rule}" for rule, n in most)
 
 
 def _check_heldout(settings: CorpusSettings, counts: dict[str, SourceCounts]) -> None:
     wanted = settings.min_heldout_bytes
-    for language in dict.fromkeys(count.language for count in counts.values()):
+    for language in settings.languages:
         ours = {name: count for name, count in counts.items() if count.language == language}
         heldout = sum(count.heldout_bytes for count in ours.values())
         if heldout >= wanted:
             continue
         total = heldout + sum(count.train_bytes for count in ours.values())
-        present = max(_heldout_share(settings, source) for source in settings.sources if source.name in ours)
+        present = max(settings.share_of(source) for source in settings.sources if source.name in ours)
         share = max(wanted / total, present * wanted / max(heldout, 1))
         remedy = (
             f"raise heldout_share of {', '.join(ours)} to about {math.ceil(120 * share) / 100:g}"
@@ -209,19 +241,3 @@ def _check_heldout(settings: CorpusSettings, counts: dict[str, SourceCounts]) ->
             f"corpus: the held-out text in {language} ({language_name(language)}) has {heldout:,} bytes and "
             f"should have at least {wanted:,}; {remedy}, or lower corpus.min_heldout_bytes"
         )
-
-
-def _remove_other_sources(settings: CorpusSettings, run: RunFolder) -> None:
-    """Remove documents of sources that an earlier, unfinished recipe had: they are no part of this run."""
-    ours = {
-        path
-        for source in settings.sources
-        for path in (*(run.documents(source.name, split) for split in SPLITS), _counts_file(source, run))
-    }
-    for path in run.documents("any", "train").parent.glob("*"):
-        if path not in ours and path.name.endswith((".parquet", ".counts.json", ".partial")):
-            path.unlink()
-
-
-def _counts_file(source: SourceSettings, run: RunFolder) -> Path:
-    return run.documents(source.name, "train").with_name(f"{source.name}.counts.json")

@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         pa.field("quality", pa.string(), nullable=False),
         pa.field("quality_score", pa.float32()),
         pa.field("steps", pa.list_(pa.string()), nullable=False),
+        pa.field("input", pa.string(), nullable=False),
         pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False),
     ]
 )
@@ -84,6 +85,8 @@ class Document:
     """What the source itself says of the text's quality, 0 to 1 (mean OCR confidence)."""
     steps: tuple[str, ...] = ()
     """Names of the steps that the document has passed, each followed by `*` if it changed the text."""
+    input: str = ""
+    """Name of the source's file that it was read from."""
     markup: str = ""
     """`html` while the text is still a page, before the step `extract`; not kept in files."""
     dropped: Dropped | None = None
@@ -128,7 +131,7 @@ def writing_documents(path: Path) -> Iterator[Callable[[Document], None]]:
             writer.write_table(_table(rows))
 
 
-_REPEATED = ["source", "language", "kind", "licence", "quality", "steps.list.element"]
+_REPEATED = ["source", "language", "kind", "licence", "quality", "steps.list.element", "input"]
 
 
 def _table(rows: list[Document]) -> pa.Table:
@@ -144,24 +147,29 @@ def read_documents(path: Path) -> Iterator[Document]:
         UserError: if the file is missing or broken.
     """
     names = [name for name in SCHEMA.names if name != "digest"]
-    for batch in _batches(path, names):
+    for batch in batches_of(path, names):
         for row in batch.to_pylist():
             yield Document(**row | {"steps": tuple(row["steps"])})
 
 
 def read_texts(path: Path) -> Iterator[str]:
     """Stream the texts alone, in the same order."""
-    for batch in _batches(path, ["text"]):
+    for batch in batches_of(path, ["text"]):
         yield from batch.column("text").to_pylist()
 
 
 def read_digests(path: Path) -> Iterator[bytes]:
     """Stream the digests alone, in the same order."""
-    for batch in _batches(path, ["digest"]):
+    for batch in batches_of(path, ["digest"]):
         yield from batch.column("digest").to_pylist()
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def batches_of(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Stream some columns of one of the corpus's Parquet files.
+
+    Raises:
+        UserError: if the file is missing or broken.
+    """
     try:
         with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             yield from file.iter_batches(batch_size=READ_BATCH, columns=columns)

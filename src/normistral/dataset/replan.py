@@ -14,7 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normistral.dataset.mixture import MixturePlan, fill_by_weight, most_sequences, round_to_total
+from normistral.dataset.apportion import fill_by_weight, most_sequences, round_to_total
+from normistral.dataset.mixture import MixturePlan
 from normistral.dataset.order import source_of_sequence, sources_before
 
 KEPT_SHARE = 0.5

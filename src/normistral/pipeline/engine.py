@@ -17,6 +17,7 @@ from normistral.errors import UserError
 from normistral.pipeline.stage import RunContext, Stage
 from normistral.recipe import dump_recipe
 from normistral.records import (
+    STAGE_FILE,
     STARTED_FILE,
     RunFolder,
     StageRecord,
@@ -64,7 +65,7 @@ def run_stages(
     _refuse_early(stages, context, redoable, redo)
     for number, stage in enumerate(stages, start=1):
         if stage.name in redo:
-            shutil.rmtree(context.run.stage(stage.name), ignore_errors=True)
+            _forget(stage, context)
         run_stage(stage, context, f"{number}/{len(names)}", may_redo=stage.cheap or stage.name in redoable)
     if not until:
         (context.run.root / REDO_FILE).unlink(missing_ok=True)
@@ -100,7 +101,7 @@ def _refuse_early(
         }
         if before == now:
             continue
-        if not (stage.cheap or stage.name in redoable or _keeps_pieces(stage, record)):
+        if not (stage.cheap or stage.name in redoable or _keeps_pieces(stage, record, before, now)):
             raise _refusal(stage, context, record, before, now)
         changing.add(stage.name)
 
@@ -130,10 +131,11 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
             )
     before = record.inputs if record else _started_with(folder)
     resuming = before == inputs
-    if before is not None and not resuming and not _keeps_pieces(stage, record):
+    if before is not None and not resuming and not _keeps_pieces(stage, record, before, inputs):
         if not may_redo:
             raise _refusal(stage, context, record, before, inputs)
-        shutil.rmtree(folder)
+        _forget(stage, context)
+    (folder / STAGE_FILE).unlink(missing_ok=True)  # from now on its outputs are no longer those it tells of
     folder.mkdir(parents=True, exist_ok=True)
     # Written with the first work that it is true of: a recipe that was refused leaves the old one in place.
     with whole_file(context.run.recipe) as temporary:
@@ -160,8 +162,21 @@ def run_stage(stage: Stage, context: RunContext, position: str, may_redo: bool) 
     context.screen.say(f"      {stage.name} done in {_duration(seconds)}{memory}")
 
 
-def _keeps_pieces(stage: Stage, record: StageRecord | None) -> bool:
-    return stage.checks_own_pieces and record is None
+def _keeps_pieces(
+    stage: Stage, record: StageRecord | None, before: dict[str, Any], now: dict[str, Any]
+) -> bool:
+    return stage.checks_own_pieces and (record is None or stage.amends(before, now))
+
+
+def _forget(stage: Stage, context: RunContext) -> None:
+    """Throw away what a stage has made; of one that checks its own pieces, made from other inputs than now,
+    the record alone: it finds the pieces that are still right."""
+    folder = context.run.stage(stage.name)
+    record = StageRecord.read(folder)
+    if stage.checks_own_pieces and record and record.inputs != stage_inputs(stage, context):
+        (folder / STAGE_FILE).unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refusal(

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from normistral.dataset import PackedDataset, open_shard
+from normistral.dataset import PackedDataset, open_sources
 from normistral.objective import MaskingRule
-from normistral.pipeline.data_stages import heldout_texts, mixture_plan
+from normistral.pipeline.data_stages import heldout_texts
+from normistral.pipeline.dataset_stages import mixture_plan, shard_manifest
 from normistral.pipeline.stage import RunContext, Stage
 from normistral.recipe import Recipe, TrainingSettings
 from normistral.records import STARTED_FILE, read_json, read_metrics, sha256_of_json
@@ -57,7 +58,9 @@ def _run_training(
 ) -> dict[str, Any]:
     recipe, run = context.recipe, context.run
     plan = mixture_plan(context)
-    shards = {source.name: open_shard(run.stage("shards") / source.name) for source in plan.sources}
+    names = [source.name for source in plan.sources]
+    manifest = shard_manifest(context)
+    sources = open_sources(run.stage("shards"), manifest, names)
     objective = recipe.objective
     job = TrainingJob(
         name=name,
@@ -76,7 +79,7 @@ def _run_training(
             final_masked_share=objective.final_masked_share,
             sequences=plan.sequences,
         ),
-        dataset=PackedDataset(plan, shards, recipe.seed),
+        dataset=PackedDataset(plan, sources, recipe.seed, manifest=manifest.digest),
         first_sequence=first_sequence,
         seed=recipe.seed,
         trainable=part,
@@ -96,9 +99,9 @@ def _heldout(context: RunContext, initial: Path, settings: TrainingSettings) -> 
     recipe = context.recipe
     texts = heldout_texts(context, recipe.evaluation.heldout_bytes)
     sources: dict[str, tuple[str, ...]] = {}
-    for source in recipe.corpus.sources:
-        if recipe.mixture.weights.get(source.name):
-            sources[source.language] = (*sources.get(source.language, ()), source.name)
+    for name, language in recipe.source_languages.items():
+        if recipe.mixture.includes(name):
+            sources[language] = (*sources.get(language, ()), name)
     return HeldOutJob(
         text=encode_heldout(initial, texts, recipe.objective),
         base_model=context.run.base_model,
@@ -160,6 +163,7 @@ REALIGN = Stage(
     run=_run_realign,
     outputs=("model/*",),
     show=lambda context: _show_training(context, "realign"),
+    method_version=2,
 )
 
 ADAPT = Stage(
@@ -170,4 +174,5 @@ ADAPT = Stage(
     run=_run_adapt,
     outputs=("model/*",),
     show=lambda context: _show_training(context, "adapt"),
+    method_version=2,
 )

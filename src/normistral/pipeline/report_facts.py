@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 from datetime import UTC, datetime
 
+from normistral.corpus.reports import corpus_stats, find_corpus
 from normistral.evaluation import LanguageScore, ModelExamples, ModelScore
 from normistral.languages import language_name
-from normistral.pipeline.data_stages import mixture_plan, tokenizer_comparison
+from normistral.pipeline.corpus_stage import dropped_by_step
+from normistral.pipeline.data_stages import tokenizer_comparison
+from normistral.pipeline.dataset_stages import mixture_plan
 from normistral.pipeline.machine import machine_facts, software_versions
 from normistral.pipeline.stage import RunContext
 from normistral.records import StageRecord, read_metrics
-from normistral.report import Example, ReportFacts, StageCurves, Table
+from normistral.report import Example, ReportFacts, StageCurves, Table, corpus_tables, fates_drawing
 
 MODEL_NAMES = {"base": "base", "swap": "after the swap", "realign": "after realign", "adapt": "after adapt"}
 
@@ -60,12 +63,15 @@ def report_facts(
     """All that the report says."""
     recipe, run = context.recipe, context.run
     base, adapted = examples["base"], examples["adapt"]
+    fates = corpus_stats(find_corpus(run.root))
     return ReportFacts(
         title=recipe.name,
         description=recipe.description,
         finished_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=machine_facts(context.runtime) | {"precision": context.runtime.dtype} | software_versions(),
         corpus=_corpus_table(context),
+        corpus_drawing=fates_drawing(fates),
+        corpus_rules=corpus_tables(fates).rules,
         tokenizer=_tokenizer_table(context),
         mixture=_mixture_table(context),
         stages=_stages_table(context),
@@ -129,15 +135,14 @@ def next_commands(context: RunContext) -> dict[str, str]:
 
 
 def _corpus_table(context: RunContext) -> Table:
-    headings = ("source", "language", "licence", "read", "empty", "duplicate", "train", "words", "held out")
+    headings = ("source", "language", "licence", "read", "dropped", "train", "words", "held out")
     rows = tuple(
         (
             name,
             language_name(count["language"]),
             count["licence"],
             count["read"],
-            count["empty"] + count["invalid"],
-            count["duplicate"],
+            sum(dropped_by_step(count).values()),
             count["train_documents"],
             count["train_words"],
             count["heldout_documents"],

@@ -8,7 +8,8 @@ from typing import Any
 
 from normistral.evaluation import ModelExamples, ModelScore, measure_model, show_model
 from normistral.model import ModelConfig
-from normistral.pipeline.data_stages import heldout_texts, mixture_plan, tokenizer_comparison
+from normistral.pipeline.data_stages import heldout_texts, tokenizer_comparison
+from normistral.pipeline.dataset_stages import mixture_plan
 from normistral.pipeline.machine import machine_facts, software_versions
 from normistral.pipeline.report_facts import report_facts
 from normistral.pipeline.stage import RunContext, Stage
@@ -132,11 +133,12 @@ def _card_facts(context: RunContext) -> CardFacts:
                 documents=corpus[source.name]["train_documents"],
                 tokens=shards[source.name]["tokens"],
                 repeats=plan[source.name].repeats,
-                attribution=sample.attribution if (sample := _sample_of(source.path)) else None,
-                home_page=sample.home_page if sample else None,
+                attribution=source.attribution or (sample.attribution if sample else None),
+                home_page=source.home_page or (sample.home_page if sample else None),
                 hub_id=source.path.removeprefix("hub:") if source.path.startswith("hub:") else None,
             )
             for source in recipe.corpus.sources
+            for sample in (_sample_of(source.path),)
         ),
         stages=tuple(
             StageFacts(

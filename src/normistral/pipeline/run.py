@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normistral.pipeline.closing import show_closing
-from normistral.pipeline.data_stages import BASE, CORPUS, MIXTURE, SHARDS, TOKENIZER, check_sources_exist
+from normistral.pipeline.corpus_stage import CORPUS
+from normistral.pipeline.data_stages import BASE, TOKENIZER, check_sources_exist
+from normistral.pipeline.dataset_stages import MIXTURE, SHARDS
 from normistral.pipeline.engine import locked, run_stages
 from normistral.pipeline.machine import keep_runtime
 from normistral.pipeline.model_stages import ADAPT, REALIGN, SWAP
@@ -18,6 +20,8 @@ from normistral.training import apply_to_process
 
 STAGES = (CORPUS, BASE, TOKENIZER, SHARDS, MIXTURE, SWAP, REALIGN, ADAPT, EVALUATION, PUBLISH, REPORT)
 """All stages, each after those that it reads from."""
+ROOMS = {"dataset": MIXTURE.name, "training": ADAPT.name}
+"""Last stage of a room that has several, so that a run can be told to stop behind the room."""
 
 
 def run(
@@ -36,7 +40,7 @@ def run(
         out: the run's folder.
         cache: folder for samples that can be fetched again.
         screen: where to tell what happens.
-        until: last stage to run.
+        until: last stage to run, or a room of `ROOMS`.
         redo: stages to make anew.
         program: how the user calls this program, for the commands that are shown to try next.
 
@@ -47,7 +51,8 @@ def run(
         UserError: for everything that the user can put right.
     """
     folder = RunFolder(out)
-    check_sources_exist(recipe)
+    until = ROOMS.get(until, until) if until else None
+    check_sources_exist(recipe, cache)
     with locked(folder):
         runtime = keep_runtime(folder, recipe.runtime)
         apply_to_process(runtime)

@@ -74,5 +74,8 @@ class Stage:
     """Where the outputs lie, if not in the stage's own folder."""
     checks_own_pieces: bool = False
     """Keeps pieces of unfinished work that are still right and remakes the others by itself."""
+    amends: Callable[[dict[str, Any], dict[str, Any]], bool] = lambda before, now: False
+    """Whether inputs that changed so only take something out of what is made: then the stage goes on from its
+    pieces without being asked to be redone."""
     outside: Callable[[RunContext], Any] = lambda context: None
     """What it reads from outside the run (source files), in a form that changes when they do."""

@@ -16,7 +16,9 @@ from typing import Any
 import torch.distributed as dist
 
 from normistral.errors import LostProcess, UserError
-from normistral.pipeline.data_stages import BASE, CORPUS, MIXTURE, SHARDS, TOKENIZER
+from normistral.pipeline.corpus_stage import CORPUS
+from normistral.pipeline.data_stages import BASE, TOKENIZER
+from normistral.pipeline.dataset_stages import MIXTURE, SHARDS
 from normistral.pipeline.engine import locked, own_inputs, run_stages
 from normistral.pipeline.machine import keep_runtime
 from normistral.pipeline.model_stages import ADAPT, REALIGN, SWAP

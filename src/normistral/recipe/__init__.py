@@ -5,13 +5,14 @@ from normistral.recipe.cleaning import (
     ExtractSettings,
     LineSettings,
     PersonalDataSettings,
-    RuleSettings,
 )
 from normistral.recipe.corpus import CorpusSettings, ProfileSettings, SourceSettings
 from normistral.recipe.dedup import DecontaminationSettings, DedupSettings
+from normistral.recipe.execution import CorpusExecutionSettings, SlurmSettings
 from normistral.recipe.language_id import LanguageIdSettings
 from normistral.recipe.load import dump_recipe, load_recipe, parse_recipe
 from normistral.recipe.mixture import MixtureSettings
+from normistral.recipe.rules import LengthSettings, QualitySettings, RepetitionSettings
 from normistral.recipe.schema import (
     BaseSettings,
     EvaluationSettings,
@@ -20,6 +21,7 @@ from normistral.recipe.schema import (
     SwapSettings,
     TokenizerSettings,
 )
+from normistral.recipe.shards import ImportedShards, ShardSettings
 from normistral.recipe.training import (
     ForgettingBudget,
     LossSettings,
@@ -32,6 +34,7 @@ from normistral.recipe.training import (
 
 __all__ = [
     "BaseSettings",
+    "CorpusExecutionSettings",
     "CorpusSettings",
     "DecontaminationSettings",
     "DedupSettings",
@@ -39,7 +42,9 @@ __all__ = [
     "EvaluationSettings",
     "ExtractSettings",
     "ForgettingBudget",
+    "ImportedShards",
     "LanguageIdSettings",
+    "LengthSettings",
     "LineSettings",
     "LossSettings",
     "MixtureSettings",
@@ -47,10 +52,13 @@ __all__ = [
     "PersonalDataSettings",
     "ProfileSettings",
     "PublishSettings",
+    "QualitySettings",
     "Recipe",
-    "RuleSettings",
+    "RepetitionSettings",
     "RuntimeSettings",
     "ScheduleSettings",
+    "ShardSettings",
+    "SlurmSettings",
     "SourceSettings",
     "SpikeSettings",
     "SwapSettings",

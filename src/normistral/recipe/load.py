@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 from normistral.errors import UserError
 from normistral.recipe.checks import suggest_name
 from normistral.recipe.schema import Recipe
+
+Section = TypeVar("Section", bound=BaseModel)
 
 
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -32,20 +34,38 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         >>> load_recipe("recipes/quickstart.yaml", ("adapt.steps=10",)).adapt.steps  # doctest: +SKIP
         10
     """
+    return load_settings(Recipe, path, overrides, "recipe")
+
+
+def load_settings(
+    kind: type[Section], path: str | Path, overrides: tuple[str, ...] = (), what: str = "recipe"
+) -> Section:
+    """Read and check a file of settings of any kind.
+
+    Args:
+        kind: the section that the whole file is.
+        path: the YAML file.
+        overrides: as for `load_recipe`.
+        what: what such a file is called, for the messages.
+
+    Raises:
+        UserError: as for `load_recipe`.
+    """
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"recipe {path} does not exist") from None
+        raise UserError(f"{what} {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} cannot be read: {error}") from error
+        raise UserError(f"{what} {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise UserError(f"recipe {path} must be a mapping of sections (name, base, corpus, …)")
+        keys = ", ".join([name for name, field in kind.model_fields.items() if field.is_required()][:3])
+        raise UserError(f"{what} {path} must be a mapping of sections ({keys}, …)")
     for override in overrides:
         _apply_override(data, override)
-    return parse_recipe(data, where=f"recipe {path}")
+    return _checked(kind, data, f"{what} {path}")
 
 
 def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -54,12 +74,16 @@ def parse_recipe(data: dict[str, Any], where: str = "recipe") -> Recipe:
     Raises:
         UserError: naming the first wrong key, its value, and what would be right.
     """
+    return _checked(Recipe, data, where)
+
+
+def _checked(kind: type[Section], data: dict[str, Any], where: str) -> Section:
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         problems = error.errors()
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{where}: {_sentence(problems[0])}{more}") from error
+        raise UserError(f"{where}: {_sentence(problems[0], kind)}{more}") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -67,11 +91,11 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
-def _sentence(problem: ErrorDetails) -> str:
+def _sentence(problem: ErrorDetails, kind: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     dotted = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
+        known = _keys_at(location[:-1], kind)
         return f"unknown key '{dotted}'{suggest_name(location[-1], known)} (known here: {', '.join(known)})"
     if problem["type"] == "missing":
         return f"key '{dotted}' is missing"
@@ -81,9 +105,9 @@ def _sentence(problem: ErrorDetails) -> str:
     return f"{dotted} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _keys_at(location: list[str]) -> list[str]:
+def _keys_at(location: list[str], kind: type[BaseModel]) -> list[str]:
     """Names of the settings in the section that a pydantic error location points into."""
-    section: type[BaseModel] = Recipe
+    section = kind
     for part in location:
         field = section.model_fields.get(part)
         if field is None:

@@ -1,10 +1,12 @@
 """The reference of all settings as Markdown, made from the docstrings of the recipe's fields.
 
 python -m normistral.recipe.reference > docs/recipe.md
+python -m normistral.recipe.reference crawl > docs/crawl-settings.md
 """
 
 from __future__ import annotations
 
+import sys
 import typing
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
@@ -13,6 +15,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from normistral.recipe.cleaning import ExtractSettings
+from normistral.recipe.crawl import CrawlSettings
+from normistral.recipe.dedup import DedupSettings
+from normistral.recipe.language_id import LanguageIdSettings
 from normistral.recipe.schema import Recipe
 
 HEAD = """\
@@ -27,10 +33,33 @@ This page is made from the docstrings in `recipe/schema.py` and `recipe/training
 `python -m normistral.recipe.reference > docs/recipe.md`.
 """
 
+CRAWL_HEAD = """\
+# Settings of a crawl
+
+`normistral corpus crawl CRAWL.yaml` reads a YAML file of these settings, checked like a recipe; `--set
+budget.pages=1000` changes one. See [crawl.md](crawl.md) for what they do together.
+
+This page is made from the docstrings in `recipe/crawl.py`:
+`python -m normistral.recipe.reference crawl > docs/crawl-settings.md`. What is "as" another setting stands in
+[recipe.md](recipe.md).
+"""
+
+IN_THE_RECIPE: dict[type[BaseModel], str] = {
+    ExtractSettings: "corpus.profiles[].extract",
+    LanguageIdSettings: "corpus.profiles[].language_id",
+    DedupSettings: "corpus.dedup",
+}
+"""Sections that a crawl has in common with a recipe, and where [recipe.md](recipe.md) tells of them."""
+
 
 def reference() -> str:
     """The whole page."""
     return HEAD + "".join(_sections(Recipe, "", {}))
+
+
+def crawl_reference() -> str:
+    """The page of a crawl's settings."""
+    return CRAWL_HEAD + "".join(_sections(CrawlSettings, "", dict(IN_THE_RECIPE)))
 
 
 def _sections(section: type[BaseModel], path: str, told: dict[type[BaseModel], str]) -> Iterator[str]:
@@ -90,4 +119,4 @@ def _default(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    print(crawl_reference() if sys.argv[1:] == ["crawl"] else reference(), end="")

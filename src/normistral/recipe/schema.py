@@ -15,6 +15,7 @@ from normistral.recipe.checks import check_weights, suggest_name
 from normistral.recipe.corpus import CorpusSettings
 from normistral.recipe.mixture import MixtureSettings
 from normistral.recipe.settings import Settings
+from normistral.recipe.shards import ShardSettings
 from normistral.recipe.training import LossSettings, ObjectiveSettings, RuntimeSettings, TrainingSettings
 
 
@@ -105,6 +106,7 @@ class Recipe(Settings):
     base: BaseSettings
     corpus: CorpusSettings
     tokenizer: TokenizerSettings = TokenizerSettings()
+    shards: ShardSettings = ShardSettings()
     mixture: MixtureSettings
     swap: SwapSettings = SwapSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -117,26 +119,38 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _weights_name_sources(self) -> Self:
-        names = [source.name for source in self.corpus.sources]
-        for where, weights in (
-            ("mixture.weights", self.mixture.weights),
-            ("tokenizer.weights", self.tokenizer.weights),
+        corpus = [source.name for source in self.corpus.sources]
+        imported = [source.name for source in self.shards.imported]
+        if both := sorted(set(corpus) & set(imported)):
+            raise ValueError(f"'{both[0]}' is a source of the corpus and of shards.imported; rename one")
+        for where, weights, names in (
+            ("mixture.weights", self.mixture.weights, corpus + imported),
+            ("mixture.replay", self.mixture.replay, corpus + imported),
+            ("tokenizer.weights", self.tokenizer.weights or {}, corpus),
         ):
-            if weights is None:
-                continue
             for name in weights:
                 if name not in names:
                     raise ValueError(
                         f"{where} names '{name}', which is no source of corpus.sources ({', '.join(names)})"
                         + suggest_name(name, names)
                     )
-            check_weights(where, weights)
+        if self.mixture.policy == "explicit":
+            check_weights("mixture.weights", self.mixture.weights)
+        if self.tokenizer.weights is not None:
+            check_weights("tokenizer.weights", self.tokenizer.weights)
+        for language in self.mixture.priorities:
+            languages = sorted(set(self.source_languages.values()))
+            if language not in languages:
+                raise ValueError(
+                    f"mixture.priorities names '{language}', which is no language of the sources "
+                    f"({', '.join(languages)})" + suggest_name(language, languages)
+                )
         return self
 
     @model_validator(mode="after")
     def _budgets_name_languages(self) -> Self:
         languages = sorted({source.language for source in self.corpus.sources})
-        weighted = {s.language for s in self.corpus.sources if self.mixture.weights.get(s.name)}
+        weighted = {s.language for s in self.corpus.sources if self.mixture.includes(s.name)}
         for stage in ("realign", "adapt"):
             for budget in getattr(self, stage).forgetting:
                 if budget.language not in languages:
@@ -155,13 +169,35 @@ class Recipe(Settings):
 
     @property
     def tokenizer_weights(self) -> dict[str, float]:
-        """Normalised share of the tokenizer's sample by source."""
-        return normalised(self.tokenizer.weights or self.mixture.weights)
+        """Normalised share of the tokenizer's sample by source; the same for each where neither the
+        tokenizer nor the mixture has weights."""
+        if self.tokenizer.weights:
+            return normalised(self.tokenizer.weights)
+        sources = [source.name for source in self.corpus.sources]
+        if self.mixture.policy == "explicit":
+            shares = {name: share for name, share in self.mixture_weights.items() if name in sources}
+        else:
+            shares = {name: 1.0 for name in sources if self.mixture.includes(name)}
+        return normalised(shares)
 
     @property
     def mixture_weights(self) -> dict[str, float]:
-        """Normalised share of the training tokens by source."""
-        return normalised(self.mixture.weights)
+        """Share of the training tokens that each source is to have under the policy `explicit`; they add up
+        to 1."""
+        rest = 1 - math.fsum(self.mixture.replay.values())
+        weights = normalised(self.mixture.weights)
+        return {name: rest * weight for name, weight in weights.items()} | self.mixture.replay
+
+    @property
+    def source_languages(self) -> dict[str, str]:
+        """Language of each source of the mixture, in order: the corpus's, then imported shards."""
+        own = {source.name: source.language for source in self.corpus.sources}
+        return own | {source.name: source.language for source in self.shards.imported}
+
+    @property
+    def total_sequences(self) -> int:
+        """Sequences of the whole run, realign and adapt together."""
+        return sum(stage.steps * stage.global_batch_size for stage in (self.realign, self.adapt))
 
 
 def normalised(weights: dict[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from normistral.recipe.execution import CorpusExecutionSettings
 from normistral.recipe.settings import Settings, Share
 
 
@@ -196,3 +197,5 @@ class RuntimeSettings(Settings):
     """Checkpoints of steps that this number divides stay for good: beginnings for `--decay-from`."""
     async_checkpoints: bool = True
     """Write checkpoints beside the training (their copy needs memory), instead of waiting for the disk."""
+    corpus: CorpusExecutionSettings = CorpusExecutionSettings()
+    """Where the tasks of the corpus run."""

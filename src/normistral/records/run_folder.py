@@ -32,9 +32,25 @@ class RunFolder:
         """Held by the process that works in this folder."""
         return self.root / "run.lock"
 
-    def documents(self, source: str, split: str) -> Path:
-        """Documents of one source; `split` is `train` or `heldout`."""
-        return self.stage("corpus") / "documents" / f"{source}.{split}.parquet"
+    @property
+    def documents_folder(self) -> Path:
+        """The corpus: `SOURCE/train-00000.parquet`, `SOURCE/heldout-00000.parquet`, …"""
+        return self.stage("corpus") / "documents"
+
+    def documents(self, source: str, split: str) -> list[Path]:
+        """Files of one source's documents that are there, in order; `split` is `train` or `heldout`."""
+        files = (self.documents_folder / source).glob(f"{split}-*.parquet")
+        return sorted(files, key=lambda file: (len(file.name), file.name))
+
+    @property
+    def fates_folder(self) -> Path:
+        """What became of each document that was read: `SOURCE-00000.parquet`, …"""
+        return self.stage("corpus") / "fates"
+
+    @property
+    def corpus_manifest(self) -> Path:
+        """Inputs, files with checksums, and counts of the corpus."""
+        return self.stage("corpus") / "manifest.json"
 
     @property
     def base_model(self) -> Path:

@@ -1,6 +1,27 @@
-"""The report of a run: one self-contained HTML page made from records alone."""
+"""Pages made from records alone, self-contained: the report of a run, and a corpus in figures."""
 
-from normistral.report.page import Example, ReportFacts, StageCurves, Table, write_report
+from normistral.report.corpus_page import (
+    CorpusTables,
+    corpus_tables,
+    fates_drawing,
+    summary_of,
+    write_corpus_page,
+)
+from normistral.report.page import Example, ReportFacts, StageCurves, Table, cell_text, write_report
 from normistral.report.plots import Series, line_plot
 
-__all__ = ["Example", "ReportFacts", "Series", "StageCurves", "Table", "line_plot", "write_report"]
+__all__ = [
+    "CorpusTables",
+    "Example",
+    "ReportFacts",
+    "Series",
+    "StageCurves",
+    "Table",
+    "cell_text",
+    "corpus_tables",
+    "fates_drawing",
+    "line_plot",
+    "summary_of",
+    "write_corpus_page",
+    "write_report",
+]

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from normistral.records import whole_file
@@ -95,6 +95,10 @@ class ReportFacts:
     machine: Mapping[str, str]
     """Hardware and versions: what → value."""
     corpus: Table | None = None
+    corpus_drawing: Markup | None = None
+    """What became of the documents (`fates_drawing`)."""
+    corpus_rules: Table | None = None
+    """What was dropped, by step and rule."""
     tokenizer: Table | None = None
     mixture: Table | None = None
     stages: Table | None = None
@@ -121,19 +125,29 @@ def write_report(facts: ReportFacts, output: Path) -> None:
     Raises:
         UserError: if the disk is full.
     """
+    page = page_template(TEMPLATE).render(
+        facts=facts, plots=[(curves.stage, *_plots(curves)) for curves in facts.curves]
+    )
+    with whole_file(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def page_template(name: str) -> Template:
+    """A template of this room, with the tables and the style that its pages share; it escapes every text."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(
+            lambda part: resources.files(__package__).joinpath(part).read_text(encoding="utf-8")
+        ),
     )
     environment.filters |= {"cell": cell_text}
     environment.tests["figure"] = lambda cell: (
         not isinstance(cell, str) or not cell or bool(FIGURE.fullmatch(cell))
     )
-    template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
-        facts=facts, plots=[(curves.stage, *_plots(curves)) for curves in facts.curves]
-    )
-    with whole_file(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    return environment.get_template(name)
 
 
 def cell_text(cell: Cell) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from normistral.dataset import PackedDataset
+from normistral.dataset import OrderState, PackedDataset
 from normistral.model import Mistral
 from normistral.objective import MaskingRule
 from normistral.recipe import LossSettings, RuntimeSettings, TrainingSettings
@@ -94,29 +94,40 @@ class Training:
     """Steps that had been done at the last measurement that was gone on from."""
 
     def take_up(self, state: Mapping[str, Any]) -> None:
-        """Go on with what `state` kept; nothing at the start of a stage."""
+        """Go on with what `state` kept; nothing at the start of a stage.
+
+        Raises:
+            UserError: if it was kept with other shards, another plan or another seed.
+        """
         if not state:
             return
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.spikes.load_state_dict(state["spikes"])
         self.budgets = BudgetState.from_json(state["budgets"])
         self.measured_at = state["measured_at"]
+        if "order" in state:
+            dataset = self.batches.dataset
+            dataset.state(self.batches.first_sequence_of(0)).check_same_order(
+                OrderState.from_json(state["order"])
+            )
 
-    def state(self) -> dict[str, Any]:
-        """What the next step depends on beside weights and optimizer."""
+    def state(self, done: int) -> dict[str, Any]:
+        """What the next step, after so many, depends on beside weights and optimizer."""
+        dataset = self.batches.dataset
         return {
+            "order": dataset.state(self.batches.first_sequence_of(done)).to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
             "spikes": self.spikes.state_dict(),
             "budgets": self.budgets.to_json(),
             "measured_at": self.measured_at,
-            "changes": [change.to_json() for change in self.batches.dataset.changes],
+            "changes": [change.to_json() for change in dataset.changes],
         }
 
     def save(self, done: int) -> None:
         """A checkpoint after so many steps; the time that training waits for it counts for the next line."""
         self.heartbeats.beat(done, "checkpoint")
         started = time.monotonic()
-        self.checkpoints.save(done, self.model, self.optimizer, self.state())
+        self.checkpoints.save(done, self.model, self.optimizer, self.state(done))
         self.log.since.checkpoint_seconds += time.monotonic() - started
 
     def keep(self, done: int) -> None:

@@ -35,6 +35,9 @@ class StepCounts:
     """Characters of all documents that reached the step."""
     characters_out: int = 0
     """Characters of those passed on, as they left."""
+    actions: Counter[str] = field(default_factory=Counter)
+    """What was done inside of documents passed on, by kind (`email`: addresses replaced); most steps have
+    none."""
 
 
 class Step(ABC):

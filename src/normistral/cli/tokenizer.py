@@ -1,0 +1,222 @@
+"""The commands `normistral tokenizer …`: train one, and compare several on the same text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from normistral.cli.data_option import HELP, data_sources, texts_of
+from normistral.cli.places import cache_folder
+from normistral.cli.screen import Terminal
+from normistral.errors import UserError
+
+if TYPE_CHECKING:
+    from normistral.tokenizer import TokenizerRow, TokenizerSummary
+
+tokenizer_app = typer.Typer(
+    help="Train a tokenizer, and compare tokenizers.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DataOption = Annotated[list[str] | None, typer.Option(help=HELP)]
+
+
+@tokenizer_app.command("train")
+def train_command(
+    out: Annotated[Path, typer.Argument(help="Folder of the new tokenizer.")],
+    data: DataOption = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="LANG=SHARE of the sample, for example sme=0.3; default: all languages alike."),
+    ] = None,
+    size: Annotated[int, typer.Option(min=16 + 256, help="Tokens of the vocabulary.")] = 51_200,
+    sample_bytes: Annotated[
+        int, typer.Option(min=1, help="UTF-8 bytes of text to learn from.")
+    ] = 200_000_000,
+    context_length: Annotated[int, typer.Option(min=1, help="The model's longest input, in tokens.")] = 4096,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a tokenizer at OUT.")] = False,
+) -> None:
+    """Train a byte-level BPE tokenizer on a weighted sample of languages.
+
+    Example: normistral tokenizer train my-tokenizer --data nob=nob/*.jsonl.zst --data sme=sme/*.jsonl.zst
+    """
+    from normistral.progress import tracked
+    from normistral.tokenizer import SourceSample, sample_texts, save_tokenizer, train_tokenizer
+
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UserError(f"output folder {out} is not empty; give a new folder, or --overwrite to replace it")
+    sources = {source.name: source for source in data_sources("--data", data or ())}
+    cache = cache_folder()
+    available = {
+        name: sum(len(text.encode()) for text in texts_of(source, cache)) for name, source in sources.items()
+    }
+    languages = [source.language for source in sources.values()]
+    shares = _shares(weight or (), languages)
+    in_language = {
+        language: sum(available[name] for name in sources if sources[name].language == language)
+        for language in languages
+    }
+    taken: dict[str, SourceSample] = {}
+    texts = sample_texts(
+        {name: texts_of(source, cache) for name, source in sources.items()},
+        available,
+        {  # a language's share goes to its files by their size
+            name: shares[source.language] * available[name] / in_language[source.language]
+            for name, source in sources.items()
+        },
+        sample_bytes,
+        taken,
+    )
+    tokenizer = train_tokenizer(tracked(texts, "reading the sample", unit="documents"), size)
+    save_tokenizer(tokenizer, out, context_length)
+    screen = Terminal()
+    screen.table(
+        f"Tokenizer of {size:,} tokens, learnt from",
+        ("language", "path", "documents", "MB"),
+        [
+            (
+                sources[name].language,
+                sources[name].path,
+                f"{sample.documents:,}",
+                f"{sample.bytes / 1e6:.1f}" + (" (all there is)" if sample.exhausted else ""),
+            )
+            for name, sample in taken.items()
+        ],
+    )
+    screen.say(f"tokenizer: {out}")
+
+
+@tokenizer_app.command("compare")
+def compare_command(
+    tokenizers: Annotated[
+        list[str],
+        typer.Argument(help="Folders, tokenizer.json or tekken.json files; NAME=PATH names one."),
+    ],
+    data: DataOption = None,
+    parallel: Annotated[
+        list[str] | None,
+        typer.Option(help="LANG=PATH of the same content in each language, for the parity; repeatable."),
+    ] = None,
+    sample_bytes: Annotated[
+        int, typer.Option(min=1, help="UTF-8 bytes of text measured per language.")
+    ] = 1_000_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line last.")] = False,
+) -> None:
+    """Compare tokenizers on the same text: tokens per word, bytes per token, words kept whole, parity, speed.
+
+    Example: normistral tokenizer compare base=smollm2/ runs/quickstart/model --data nob=held-out.jsonl.zst
+    """
+    from normistral.evaluation import sample_heldout
+    from normistral.tokenizer import compare_tokenizers, open_tokenizer, summarise_tokenizers
+
+    opened = {name: open_tokenizer(Path(path)) for name, path in _named(tokenizers).items()}
+    cache = cache_folder()
+    texts: dict[str, list[str]] = {}
+    for source in data_sources("--data", data or ()):
+        texts.setdefault(source.language, []).extend(texts_of(source, cache))
+    texts = {language: sample_heldout(found, sample_bytes) for language, found in texts.items()}
+    same: dict[str, list[str]] = {}
+    for source in data_sources("--parallel", parallel) if parallel else ():
+        same.setdefault(source.language, []).extend(texts_of(source, cache))
+    rows = compare_tokenizers(opened, texts)
+    summaries = summarise_tokenizers(opened, texts, same)
+    _show(rows, summaries)
+    if as_json:
+        told = {
+            "languages": [
+                dataclasses.asdict(row)
+                | {
+                    "tokens_per_word": row.tokens_per_word,
+                    "bytes_per_token": row.bytes_per_token,
+                    "share_whole": row.share_whole,
+                }
+                for row in rows
+            ],
+            "tokenizers": [dataclasses.asdict(summary) for summary in summaries],
+        }
+        print(json.dumps(told, ensure_ascii=False))
+
+
+def _show(rows: list[TokenizerRow], summaries: list[TokenizerSummary]) -> None:
+    from normistral.languages import language_name
+
+    screen = Terminal()
+    screen.table(
+        "Tokenizers by language",
+        ("language", "tokenizer", "tokens/word", "bytes/token", "words kept whole", "round trips lost"),
+        [
+            (
+                language_name(row.language),
+                row.tokenizer,
+                f"{row.tokens_per_word:.3f}",
+                f"{row.bytes_per_token:.2f}",
+                f"{row.share_whole:.1%}",
+                f"{row.round_trip_failures:,} of {row.documents:,}",
+            )
+            for row in rows
+        ],
+        "A word is what stands between white space.",
+    )
+    screen.table(
+        "Tokenizers on all of it",
+        ("tokenizer", "tokens", "used", "Rényi efficiency", "Gini over languages", "MB a CPU-second"),
+        [
+            (
+                summary.tokenizer,
+                f"{summary.vocabulary_size:,}",
+                f"{summary.vocabulary_used / summary.vocabulary_size:.0%}",
+                _figure(summary.renyi_efficiency),
+                _figure(summary.parity_gini),
+                "–" if summary.megabytes_per_second is None else f"{summary.megabytes_per_second:.1f}",
+            )
+            for summary in summaries
+        ],
+        "Gini of the tokens needed for the same content (--parallel): 0 where all languages need the same.",
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _named(given: list[str]) -> dict[str, str]:
+    """Tokenizers by name: what stands before `=`, else the last part of the path that tells them apart."""
+    named: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals else (Path(text).name, text)
+        while name in named:
+            name += "'"
+        named[name] = path
+    return named
+
+
+def _shares(given: list[str] | tuple[()], languages: list[str]) -> dict[str, float]:
+    """Share of the sample by language.
+
+    Raises:
+        UserError: if one has another form, or names a language without data.
+    """
+    if not given:
+        return dict.fromkeys(languages, 1.0)
+    shares = dict.fromkeys(languages, 0.0)
+    for text in given:
+        language, _, share = text.partition("=")
+        if language not in shares:
+            raise UserError(f"--weight {text}: there is no --data {language}=…")
+        try:
+            shares[language] = float(share)
+        except ValueError:
+            raise UserError(f"--weight {text}: expected LANG=SHARE, for example sme=0.3") from None
+        if not 0 <= shares[language] < float("inf"):
+            raise UserError(f"--weight {text}: a share must be a finite number of at least 0")
+    if not any(shares.values()):
+        raise UserError("--weight: all shares are 0; give at least one language a share above 0")
+    return shares

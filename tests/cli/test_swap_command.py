@@ -1,0 +1,66 @@
+"""`normistral swap` makes a model folder with its checksums, and never replaces one without being told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, MistralForCausalLM
+
+from normistral.cli.main import main
+from normistral.records import sha256_of_file
+from normistral.tokenizer import save_tokenizer, train_tokenizer
+
+TEXTS = ["Mun lean Kárášjogas eret ja human davvisámegiela.", "Det var en gang tre bukker som hette Bruse."]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["normistral", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture
+def new_tokenizer(tmp_path: Path) -> Path:
+    save_tokenizer(train_tokenizer(TEXTS * 4, 300), tmp_path / "tokenizer", 128)
+    return tmp_path / "tokenizer"
+
+
+def test_it_makes_a_model_and_tells_its_checksums(
+    tiny_model_folder: Path,
+    new_tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("swap", str(tiny_model_folder), str(new_tokenizer), str(tmp_path / "out"))
+    assert run(monkeypatch, *arguments, "--json") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["vocabulary"] == 300
+    record = json.loads((tmp_path / "out" / "swap.json").read_text())
+    assert record["sha256"].keys() >= {"config.json", "model.safetensors", "tokenizer.json"}
+    for name, checksum in record["sha256"].items():
+        assert sha256_of_file(tmp_path / "out" / name) == checksum
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert isinstance(model, MistralForCausalLM)
+    assert model.config.vocab_size == 300
+
+    assert run(monkeypatch, *arguments) == 2
+    assert "is not empty; give a new folder, or --overwrite" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--overwrite", "--copy") == 0
+    again = json.loads((tmp_path / "out" / "swap.json").read_text())
+    assert again == record
+
+
+def test_a_mistake_is_one_sentence(
+    new_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "swap", str(tmp_path / "nowhere"), str(new_tokenizer), str(tmp_path / "out")) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
