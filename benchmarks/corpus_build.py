@@ -45,6 +45,7 @@ def settings_of(folder: Path, languages: list[str], with_language_id: bool) -> C
     return CorpusSettings.model_validate(
         {
             "folder": str(folder),
+            "heldout_share": 0.3,
             "min_heldout_bytes": 1,
             "profiles": {"prose": profile},
             "sources": [

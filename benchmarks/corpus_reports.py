@@ -1,7 +1,8 @@
 """What it costs to look into a corpus: statistics, samples and fates out of a million documents.
 
-Fates are made up, three of ten dropped, from 30,000 hosts, in ten files. Each report runs in a process of its own,
-three times; the median of its CPU-seconds counts, beside the limit: Arrow's decoding of the columns that it reads.
+Fates are made up, three of ten dropped, from 30,000 hosts, in ten files. Each report runs in a process of its
+own, three times; the median of its CPU-seconds counts, beside the limit: Arrow's decoding of the columns that
+it reads.
 
     python benchmarks/corpus_reports.py --out benchmarks/results/DATE-corpus-reports.md
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -35,7 +35,7 @@ from normistral.corpus.reports import (
 )
 from normistral.errors import UserError
 from normistral.recipe import CorpusSettings
-from normistral.records import write_json
+from normistral.records import peak_memory_bytes, write_json
 
 FILES, HOSTS, ROUNDS = 10, 30_000, 3
 EXCERPT = "Dát lea teaksta mii ii leat buorre. " * 11
@@ -112,7 +112,7 @@ def measure(folder: Path, name: str) -> tuple[float, float, float]:
     started = time.process_time()
     report(corpus)
     ours = time.process_time() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = (peak_memory_bytes() or 0) / 1e6
     started = time.process_time()
     for batch in corpus.fate_batches(columns):
         del batch
@@ -127,9 +127,9 @@ def main() -> None:
     lines = [
         f"# Reports on a corpus, {time.strftime('%Y-%m-%d')}",
         "",
-        f"`python benchmarks/corpus_reports.py`: {given.documents:,} fates in {FILES} files, {HOSTS:,} hosts, "
-        f"three of ten documents dropped; {platform.machine()}, one core; median of {ROUNDS} processes. pyarrow "
-        f"{pa.__version__}. *Limit*: the decoding of the columns alone.",
+        f"`python benchmarks/corpus_reports.py`: {given.documents:,} fates in {FILES} files, {HOSTS:,} "
+        f"hosts, three of ten documents dropped; {platform.machine()}, one core; median of {ROUNDS} "
+        f"processes. pyarrow {pa.__version__}. *Limit*: the decoding of the columns alone.",
         "",
         "| report | CPU-seconds | limit | documents a CPU-second | peak of memory |",
         "|---|---:|---:|---:|---:|",

@@ -22,6 +22,7 @@ from corpus_rows import (
 
 from normistral.corpus import read_documents
 from normistral.corpus.engine import clean as clean_module
+from normistral.corpus.engine import finish as finish_module
 from normistral.corpus.split import is_heldout
 from normistral.errors import UserError
 from normistral.recipe import CorpusSettings, SourceSettings
@@ -246,6 +247,40 @@ def test_the_cleaned_texts_are_kept_only_where_they_are_wanted(tmp_path: Path, r
     build(corpus_settings(source), run, keep_work=False)
     assert not (run.stage("corpus") / "work").exists()
     assert all_files(run) == kept
+
+
+def test_text_of_evaluation_sets_is_kept_out_and_what_was_found_is_told(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    rows = text_rows(0, 60)
+    rows[7]["text"] += " " + made_up(9999, 30)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "quiz.txt").write_text(made_up(9999, 30), encoding="utf-8")
+    source = make_source(write_rows(tmp_path / "1.jsonl", rows))
+    against = {"against": (str(tmp_path / "tests" / "*.txt"),)}
+    counts = build(corpus_settings(source, decontamination=against), run, workers=2)
+    assert counts["news"]["dropped"] == {"decontamination": {"item": 1}}
+    found = read_json(run.corpus_manifest)["decontamination"]
+    assert [(each["items_hit"], each["documents"]) for each in found.values()] == [(1, 1)]
+    assert {fate.id for fate in fates_of(run, "news") if fate.step == "decontamination"} == {"n7"}
+    counts = build(corpus_settings(source), run)
+    assert counts["news"]["dropped"] == {}
+
+
+def test_a_manifest_never_stands_beside_files_of_another_corpus(
+    tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source(write_rows(tmp_path / "1.jsonl", text_rows(0, 60)))
+    build(corpus_settings(source), run)
+
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish_module, "finish_task", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus_settings(source, heldout_share=0.5), run)
+    assert not run.corpus_manifest.exists()
 
 
 def test_a_source_may_be_held_out_whole_or_not_at_all(tmp_path: Path, run: RunFolder) -> None:

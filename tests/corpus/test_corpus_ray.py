@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def ray() -> Iterator[None]:
     """Ray on this machine, with the tests' modules on its workers' path."""
     import ray
 
-    path = str(Path(__file__).parent)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     ray.init(
         address="local",
         num_cpus=2,
@@ -50,7 +51,7 @@ def test_without_ray_the_error_says_how_to_get_it(tmp_path: Path) -> None:
 def test_a_corpus_built_on_ray_has_the_bytes_of_one_built_here(ray: None, tmp_path: Path) -> None:
     first = make_source(write_rows(tmp_path / "1.jsonl", text_rows(0, 100)), "first")
     second = make_source(write_rows(tmp_path / "2.jsonl", text_rows(50, 150)), "second")
-    settings = corpus_settings(first, second, part_bytes=5000)
+    settings = corpus_settings(first, second)
     here, there = RunFolder(tmp_path / "here"), RunFolder(tmp_path / "there")
     build(settings, here)
     build(settings, there, workers=2, executor="ray", ray_memory_gb=0.5)

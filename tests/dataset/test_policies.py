@@ -203,6 +203,9 @@ def test_warnings_name_fading_the_cap_and_text_that_is_never_seen() -> None:
     assert lines[0] == "sme is at the cap of 16 passes; the last pass is worth 38% of new text"
     assert lines[1].startswith("nno is seen 8.2 times: repeats fade; the last pass is worth 63%")
     assert "tokens of nob (99%) are never seen, while sme is seen 16.0 times" in lines[2]
+    some = plan_by_policy(sources(dan=32_000, nob=640_000), mixture(weights={"dan": 1, "nob": 4}), 5_000)
+    (line,) = plan_warnings(some, 16)
+    assert line.endswith("of nob (60%) are never seen, while dan is seen 2.0 times")
     calm = plan_by_policy(given, mixture(weights={"nob": 1}), 100)
     assert plan_warnings(calm, 16) == []
 

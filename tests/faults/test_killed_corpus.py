@@ -46,7 +46,7 @@ def count(folder: Path) -> int:
     return sum(1 for _ in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_corpus_that_is_killed_again_and_again_ends_in_the_same_bytes(
     kills: int, tmp_path: Path, undisturbed: RunFolder
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from normistral.errors import UserError
 from normistral.planning import count_tokens, mixture_rows, plan_of_recipe
 from normistral.recipe import Recipe, load_recipe, parse_recipe
 from normistral.records import RunFolder, StageRecord, write_json
+from normistral.tokenizer import TokenizerRow
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TABLE = {  # research notes, recipe §1.6: thousand million tokens over the 60,000 steps of adapt
@@ -91,8 +93,10 @@ def test_tokens_are_counted_built_declared_or_estimated_in_that_order(tmp_path: 
     run.stage("corpus").mkdir(parents=True)
     StageRecord("corpus", {}, {}, counts, 1.0, "2026-01-01").write(run.stage("corpus"))
     assert [s.unique_tokens for s in count_tokens(made, tmp_path, run)] == [round(80_000 / 4.4), 1000]
-    row = {"language": "nob", "tokenizer": "new", "bytes_per_token": 5.0}
-    write_json(run.stage("tokenizer") / "comparison.json", [row])
+    row = TokenizerRow(
+        "new", 100, "nob", 1, words=9, words_whole=1, tokens=20, bytes=100, round_trip_failures=0
+    )
+    write_json(run.stage("tokenizer") / "comparison.json", [asdict(row)])
     assert count_tokens(made, tmp_path, run)[0].unique_tokens == 16_000
     files = {name: (ShardFile(name, 3, tokens, 2, "", ""),) for name, tokens in (("nob", 77), ("sme", 88))}
     ShardManifest("", 100, 2, files).write(run.stage("shards"))

@@ -122,3 +122,8 @@ def test_the_reference_page_is_made_from_the_docstrings_as_they_are_now() -> Non
     assert page.read_text(encoding="utf-8") == reference(), (
         "run: python -m normistral.recipe.reference > docs/recipe.md"
     )
+
+
+@pytest.mark.parametrize("path", sorted(QUICKSTART.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_that_is_shipped_is_read(path: Path) -> None:
+    assert load_recipe(path).name

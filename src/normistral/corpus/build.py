@@ -33,7 +33,7 @@ from normistral.corpus.steps.chain import steps_for
 from normistral.errors import UserError
 from normistral.languages import check_language, language_name
 from normistral.recipe import CorpusExecutionSettings, CorpusSettings
-from normistral.records import RunFolder, sha256_of_json, write_json
+from normistral.records import RunFolder, read_json, sha256_of_json, write_json
 
 FOLDER_DIGITS = 12
 WORK_FOLDER = "work"
@@ -113,6 +113,7 @@ def build_corpus(
         write_removal_list(places.removal_list, read_removal_list(settings.removal_list))
         if settings.decontamination.against and not places.contamination.exists():
             build_contamination_index(settings.decontamination, Path(settings.folder), places.contamination)
+        _forget_manifest(run, phases)
         runner(places.work)("finish", [FinishTasks(settings, places)], len(tasks))
     records = [
         (settings.sources[task.source].name, read_record(places, rank)) for rank, task in enumerate(tasks)
@@ -171,6 +172,13 @@ def _remove_others(phases: _Phases) -> None:
     for folder in phases.work.glob("finish-*"):
         if folder != phases.folder("finish"):
             shutil.rmtree(folder)
+
+
+def _forget_manifest(run: RunFolder, phases: _Phases) -> None:
+    """Remove the manifest of a corpus whose files are going to be overwritten."""
+    manifest = run.corpus_manifest
+    if manifest.exists() and read_json(manifest)["inputs"] != phases.finish:
+        manifest.unlink()
 
 
 def _remove_unknown(run: RunFolder, manifest: dict[str, Any]) -> None:

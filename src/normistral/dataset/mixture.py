@@ -27,6 +27,8 @@ from normistral.recipe import MixtureSettings
 NEAR_CAP = 0.995
 """A source that reaches this share of the cap is said to be at it: the last sequence seldom fits exactly."""
 
+REPEATED = 2.0
+"""Passes over one source from which on another's unseen text is worth a word."""
 NEAR_ALL = 0.98
 """A source of which this share is seen is not said to be wasted."""
 
@@ -274,7 +276,7 @@ def plan_warnings(plan: MixturePlan, max_repeats: float) -> list[str]:
     most = max(ours, key=lambda source: source.repeats, default=None)
     for source in ours:
         unseen = source.unique_tokens - source.tokens
-        if most and most.repeats > FADING and source.repeats < NEAR_ALL:
+        if most and most.repeats >= REPEATED and source.repeats < NEAR_ALL:
             lines.append(
                 f"{unseen:,} tokens of {source.name} ({1 - source.repeats:.0%}) are never seen, while "
                 f"{most.name} is seen {most.repeats:.1f} times"

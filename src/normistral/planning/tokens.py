@@ -15,6 +15,7 @@ from normistral.errors import UserError
 from normistral.recipe import Recipe, SourceSettings
 from normistral.records import RunFolder, StageRecord, read_json
 from normistral.samples import SAMPLES
+from normistral.tokenizer import TokenizerRow
 
 BYTES_PER_TOKEN = {"prose": 4.4, "code": 3.3}
 """UTF-8 bytes of a token of a vocabulary of 51,200 that knows the language (docs/tokenizer.md)."""
@@ -75,7 +76,8 @@ def _bytes_per_token(run: RunFolder | None) -> dict[str, float]:
     """Of the run's new tokenizer on held-out text, by language."""
     if run is None or not (file := run.stage("tokenizer") / "comparison.json").exists():
         return {}
-    return {row["language"]: row["bytes_per_token"] for row in read_json(file) if row["tokenizer"] == "new"}
+    rows = [TokenizerRow(**row) for row in read_json(file)]
+    return {row.language: row.bytes_per_token for row in rows if row.tokenizer == "new" and row.tokens}
 
 
 def _text_bytes(source: SourceSettings, folder: str, cache: Path) -> float:

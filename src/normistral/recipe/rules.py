@@ -163,7 +163,7 @@ class QualitySettings(LanguageLimits):
     """Share of lines with curly brackets (C4 drops a page for one)."""
     max_notice_lines: Share | None = 0.3
     """Share of lines about JavaScript or cookies (C4 cuts such lines out)."""
-    min_punctuated_characters: Share | None = 0.2
+    min_punctuated_characters: Share | None = 0.1
     """Share of characters in lines with the end of a sentence. FineWeb counts the lines that end as sentences
     do, at least 0.12, and so drops good pages for their long menus."""
     max_short_line_characters: Share | None = 0.4

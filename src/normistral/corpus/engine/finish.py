@@ -24,7 +24,7 @@ from normistral.corpus.dedup import Verdict, read_verdicts
 from normistral.corpus.documents import Document, Dropped, read_documents, writing_documents
 from normistral.corpus.engine.clean import DOCUMENTS, FATES, counts_as_json, read_counts
 from normistral.corpus.engine.plan import Task, read_task
-from normistral.corpus.fates import DROPPED, HELDOUT, TRAIN, fate_of, read_fates, writing_fates
+from normistral.corpus.fates import DROPPED, HELDOUT, TRAIN, Fate, fate_of, read_fates, writing_fates
 from normistral.corpus.removal import RemoveListed, read_removal_list
 from normistral.corpus.split import is_heldout
 from normistral.corpus.steps.step import Step, StepCounts
@@ -116,8 +116,9 @@ def finish_task(settings: CorpusSettings, task: Task, rank: int, places: FinishP
                 write_fate(fate_of(document, DROPPED, given_id=given_id, duplicate_of=duplicate_of))
                 continue
             split = HELDOUT if is_heldout(given_id, share) else TRAIN
-            file = write(split, document)
-            write_fate(fate_of(document, split, given_id=given_id, file=file))
+            fate = fate_of(document, split, given_id=given_id, file=out.names[split])
+            write(document, fate)
+            write_fate(fate)
     later = {step.name: step.counts for step in steps}
     return {
         "read": counts["read"],
@@ -193,8 +194,8 @@ class _OutputFiles:
     def path(self, split: str) -> Path:
         return self.corpus / "documents" / self.names[split]
 
-    def opened(self, closing: ExitStack) -> Callable[[str, Document], str]:
-        """A function that appends a document to a split's file and gives the file's name.
+    def opened(self, closing: ExitStack) -> Callable[[Document, Fate], None]:
+        """A function that appends a document to the file that its fate says.
 
         What an earlier, other finish has left under these names is removed.
         """
@@ -202,15 +203,15 @@ class _OutputFiles:
         for split in SPLITS:
             self.path(split).unlink(missing_ok=True)
 
-        def write(split: str, document: Document) -> str:
+        def write(document: Document, fate: Fate) -> None:
+            split = fate.outcome
             if split not in writers:
                 writers[split] = closing.enter_context(writing_documents(self.path(split)))
             writers[split](document)
             tally = self.tally[split]
             tally["documents"] += 1
-            tally["text_bytes"] += len(document.text.encode())
-            tally["words"] += len(document.text.split())
-            return self.names[split]
+            tally["text_bytes"] += fate.bytes
+            tally["words"] += fate.words
 
         return write
 

@@ -79,6 +79,7 @@ def run_on_ray(
         while not work.done():
             wait([work], SECONDS_BETWEEN_LOOKS)
             now = len(executor.get_incomplete_ranks())
-            on_done(left - now)
+            if now < left:
+                on_done(left - now)
             left = now
         work.result()

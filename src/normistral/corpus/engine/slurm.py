@@ -84,7 +84,8 @@ class SlurmExecutor(RankRunner, SlurmPipelineExecutor):  # type: ignore[misc]  #
         while left:
             time.sleep(poll_seconds)
             now = len(self.get_incomplete_ranks())
-            on_done(left - now)
+            if now < left:
+                on_done(left - now)
             left = now
             if error := read_error(folder):
                 _slurm("scancel", f"--name={self.job_name}")

@@ -33,6 +33,7 @@ LEAST_HEADS = 4
 PAGE_CHARACTERS = range(300, 12_000)
 """Text between two page numbers."""
 LONGEST_HEAD = 100
+LONGEST_NUMBER_LINE = 24
 HEAD_WORDS = 3
 """`Kapittel 3` and `Artikkel 12` are headings; running heads have more words."""
 RIM_LINES = 2
@@ -92,7 +93,11 @@ def _page_lines(lines: Sequence[str]) -> set[int]:
         if (
             bare
             and len(bare) <= LONGEST_HEAD
-            and (bare[-1].isdigit() or bare[0].isdigit() or not bare[-1].isalpha())
+            and (
+                bare[-1].isdigit()
+                or bare[0].isdigit()
+                or (len(bare) <= LONGEST_NUMBER_LINE and not bare[-1].isalpha())
+            )
         ):
             if match := NUMBER_LINE.fullmatch(bare):
                 numbers.append(Numbered(index, offset, int(match[1])))
