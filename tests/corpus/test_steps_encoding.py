@@ -98,6 +98,8 @@ def test_clean_text_is_the_very_same_object(sentence: str) -> None:
         ("linje\u2028skift\x0bto", "linje\nskift\nto"),
         ("nu\x00ll\x07 og \x1bslutt", "null og slutt"),
         ("side\fside", "side\fside"),
+        ("hann segði á”“ikki” og fór", "hann segði á”“ikki” og fór"),
+        ("Ù…Ø±Ø\xadØ¨Ø§ bÃ¦r", "مرحبا bær"),
     ],
 )
 def test_each_repair_does_what_it_says(found: str, wanted: str) -> None:

@@ -49,6 +49,11 @@ BROKEN = re.compile(f"[\u00c2-\u00efðĂĹŁŕ√≈├┼─](?:{_BROKEN_IN_EUR
 """What wrongly decoded UTF-8 has in it, and clean text nearly never. All that may begin a character stands in
 one class in front, which the regular expression engine looks for at 500 MB a second."""
 
+FAR_LETTER = re.compile("[^\\W\\d_\u0000-\u052f\u1e00-\u1fff]")
+"""A letter of another script than Latin, Greek and Cyrillic."""
+LEAST_FAR_LETTERS = 3
+"""A wrongly decoded word of a far script gives several of its letters; one or two arise by chance."""
+
 MOJIBAKE_LEADS = frozenset(map(chr, range(0xC2, 0xF1))) | frozenset("ĂĹŁŕ√≈├┼─")
 
 ENTITY = re.compile(r"&(?:#\d{2,6}|#x[0-9A-Fa-f]{2,5}|[A-Za-z]{2,8}\d{0,2});")
@@ -174,7 +179,15 @@ def _without_mojibake(text: str) -> str:
     """Give the lines with a suspicious sequence to ftfy, which decides with the whole line in view."""
     if not BROKEN.search(text):
         return text
-    return "\n".join(_decoded(line) if BROKEN.search(line) else line for line in text.split("\n"))
+    return "\n".join(_repaired(line) if BROKEN.search(line) else line for line in text.split("\n"))
+
+
+def _repaired(line: str) -> str:
+    """The decoded line, unless all that comes of it is a stray letter of a far script: `á”“ikki”` is a word
+    in quotation marks and not `ᔓikki”`."""
+    decoded = _decoded(line)
+    far = len(FAR_LETTER.findall(decoded)) - len(FAR_LETTER.findall(line))
+    return line if 0 < far < LEAST_FAR_LETTERS else decoded
 
 
 def _decoded(line: str) -> str:

@@ -239,6 +239,8 @@ class ReplacePersonalData(Step):
             return len(digits) in NAMED_PHONE_DIGITS
         if len(digits) not in PHONE_DIGITS:
             return False
+        if found.count("(") != found.count(")"):
+            return False  # a piece of a formula
         if INTERNATIONAL.fullmatch(found):
             if digits.removeprefix("00").startswith(NORDIC_CODES):
                 return True
