@@ -147,8 +147,8 @@ def report(source: Path, languages: list[str], megabytes: float, rounds: int) ->
         f"# The corpus stage as a whole on {' + '.join(languages)}",
         "",
         "`build_corpus`, from files to manifest: reading, all steps, keys, deduplication, finish, checksums. "
-        "One worker; CPU-seconds of the process, its children and the second voter's server, least of the rounds; MB are UTF-8 of the "
-        "texts read.",
+        "One worker; CPU-seconds of the process, its children and the second voter's server, "
+        "least of the rounds; MB are UTF-8 of the texts read.",
         "",
         "| what | documents | MB of text | CPU-s | MB / CPU-s | wanted | ratio | peak memory |",
         "|---|---|---|---|---|---|---|---|",

@@ -55,9 +55,9 @@ def facts() -> CardFacts:
         precision="bfloat16",
         hardware="256 AMD MI250X GPUs (128 GB)",
         tokenizers=(
-            TokenizerRow("Mistral-Nemo-Base-2407", 131_072, "nob", 9, 100, 179, 500, 0),
-            TokenizerRow("normistral-11b-warm", 51_200, "nob", 9, 100, 122, 500, 0),
-            TokenizerRow("normistral-11b-warm", 51_200, "sme", 9, 100, 182, 500, 0),
+            TokenizerRow("Mistral-Nemo-Base-2407", 131_072, "nob", 9, 100, 50, 179, 500, 0),
+            TokenizerRow("normistral-11b-warm", 51_200, "nob", 9, 100, 80, 122, 500, 0),
+            TokenizerRow("normistral-11b-warm", 51_200, "sme", 9, 100, 60, 182, 500, 0),
         ),
         scores=(
             ScoreFacts("nob", "bits per byte", 0.75, 0.625, lower_is_better=True),
