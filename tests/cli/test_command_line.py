@@ -8,20 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from normistral.cli.main import main
+from running import run
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["normistral", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.mark.parametrize("command", ["run", "train", "generate", "fill-mask"])

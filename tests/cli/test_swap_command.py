@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from running import run
 from transformers import AutoModelForCausalLM, MistralForCausalLM
 
-from normistral.cli.main import main
 from normistral.records import sha256_of_file
 from normistral.tokenizer import save_tokenizer, train_tokenizer
 
 TEXTS = ["Mun lean Kárášjogas eret ja human davvisámegiela.", "Det var en gang tre bukker som hette Bruse."]
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["normistral", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from running import run
 from transformers import AutoTokenizer
-
-from normistral.cli.main import main
 
 BOKMAAL = (
     "Det var en gang tre bukker som skulle gå til seters og gjøre seg fete, og alle tre så hette de Bruse. "
 )
 SAMI = "Mun lean Kárášjogas eret ja human davvisámegiela iežan mánáiguin juohke beaivvi ruovttus. "
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["normistral", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from corpus_rows import corpus_settings, make_source, text_rows, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
 from normistral.corpus.engine.plan import grouped, plan_tasks, read_task, write_plan
 from normistral.corpus.sources import SourceFile
+from normistral.errors import UserError
 
 SIZES = st.lists(st.tuples(st.integers(0, 5000) | st.none(), st.booleans()), max_size=40)
 
@@ -80,3 +82,18 @@ def test_a_fingerprint_changes_with_what_the_task_reads_and_with_nothing_else(tm
     write_rows(tmp_path / "1.jsonl", text_rows(0, 21))
     assert names(first, second)[0] != usual[0]
     assert names(first, second)[1] == usual[1]
+
+
+def test_another_language_model_under_the_same_name_is_another_task(tmp_path: Path) -> None:
+    source = make_source(write_rows(tmp_path / "1.jsonl", text_rows(0, 20)))
+    model = tmp_path / "glotlid.bin"
+    model.write_bytes(b"one")
+    profiles = {"prose": {"language_id": {"engine": "fasttext", "model": str(model)}}}
+    settings = corpus_settings(source, profiles=profiles)
+    before = plan_tasks(settings, tmp_path)[0].fingerprint
+    assert plan_tasks(settings, tmp_path)[0].fingerprint == before
+    model.write_bytes(b"another")
+    assert plan_tasks(settings, tmp_path)[0].fingerprint != before
+    model.unlink()
+    with pytest.raises(UserError, match=r"language_id\.model: .*glotlid\.bin cannot be read"):
+        plan_tasks(settings, tmp_path)

@@ -24,7 +24,13 @@ from normistral.corpus.engine.clean import KEYS, CleanTasks
 from normistral.corpus.engine.finish import FinishPlaces, FinishTasks, read_record
 from normistral.corpus.engine.manifest import SourceCounts, count_source, make_manifest
 from normistral.corpus.engine.phases import phase_runner
-from normistral.corpus.engine.plan import METHOD_VERSION, Task, plan_tasks, write_plan
+from normistral.corpus.engine.plan import (
+    METHOD_VERSION,
+    Task,
+    language_model_state,
+    plan_tasks,
+    write_plan,
+)
 from normistral.corpus.evaluation_sets import list_evaluation_files
 from normistral.corpus.messages import source_error
 from normistral.corpus.removal import read_removal_list, write_removal_list
@@ -143,6 +149,11 @@ def outside_state(settings: CorpusSettings, cache: Path) -> dict[str, Any]:
     listed = sorted(read_removal_list(settings.removal_list).entries)
     return {
         "sources": {source.name: source_state(source, settings.folder, cache) for source in settings.sources},
+        "language_models": {
+            source.name: state
+            for source in settings.sources
+            if (state := language_model_state(settings, source)) is not None
+        },
         "removal_list": sha256_of_json(listed) if listed else None,
         "evaluation_sets": [
             [file.set_name, file.path.stat().st_size, file.path.stat().st_mtime_ns]

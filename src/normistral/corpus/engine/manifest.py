@@ -3,25 +3,29 @@ documents.
 
     corpus/manifest.json
         format, method, inputs     versions, and a fingerprint of all that the corpus was made from
+        libraries                  versions of those that have a say in what a document becomes
         settings                   the recipe's `corpus` section, every default written out
         sources                    language, kind, licence; counts; what each step kept, changed, dropped
         files                      documents: path, source, split, documents, text_bytes, words, bytes, sha256
         fates                      fates: path, source, documents, sha256
         decontamination            what was found of each evaluation set, where the recipe names some
 
-Nothing in it tells of the machine or of the time: the same inputs make the same manifest.
+Nothing in it tells of the machine or of the time: the same inputs and libraries make the same manifest.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from normistral.recipe import CorpusSettings, SourceSettings
 
 FORMAT = 1
+LIBRARIES = ("ftfy", "heliport", "py3langid", "rensa", "resiliparse", "trafilatura")
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def make_manifest(
         "format": FORMAT,
         "method": method,
         "inputs": inputs,
+        "libraries": _versions(),
         "settings": settings.model_dump(mode="json", exclude={"folder"}),
         "sources": {
             source.name: asdict(counts[source.name])
@@ -111,6 +116,15 @@ def make_manifest(
         "files": [file | {"source": name} for name, record in records for file in record["files"]],
         "fates": [record["fates"] | {"source": name} for name, record in records],
     }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that have a say in what a document becomes, those that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _added_up(tasks: Iterable[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from normistral.corpus.dedup import KEYS_METHOD
 from normistral.corpus.sources import SourceFile, list_files
+from normistral.errors import UserError
 from normistral.recipe import CorpusSettings, SourceSettings
 from normistral.records import sha256_of_json, whole_file
 
@@ -92,6 +93,7 @@ def _fingerprint(settings: CorpusSettings, source: SourceSettings, pieces: tuple
         "profile": settings.profile_of(source).model_dump(mode="json"),
         "licences": settings.allowed_licences,
         "languages": settings.languages,
+        "language_model": language_model_state(settings, source),
         "keys": [KEYS_METHOD, settings.dedup.model_dump(mode="json")],
         "pieces": [
             [piece.file.name, piece.file.format, piece.file.state, piece.part, piece.parts]
@@ -99,6 +101,25 @@ def _fingerprint(settings: CorpusSettings, source: SourceSettings, pieces: tuple
         ],
     }
     return sha256_of_json(reads)[:FINGERPRINT_DIGITS]
+
+
+def language_model_state(settings: CorpusSettings, source: SourceSettings) -> list[int] | None:
+    """Size and time of the model file by which a source's language is told; None without one.
+
+    Raises:
+        UserError: if it is missing.
+    """
+    language_id = settings.profile_of(source).language_id
+    if not language_id.enabled or language_id.model is None:
+        return None
+    try:
+        state = Path(language_id.model).stat()
+    except OSError as error:
+        raise UserError(
+            f"language_id.model: {language_id.model} cannot be read ({error.strerror}); give the path of a "
+            "fastText model"
+        ) from error
+    return [state.st_size, state.st_mtime_ns]
 
 
 def write_plan(path: Path, tasks: Sequence[Task]) -> None:
