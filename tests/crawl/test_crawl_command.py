@@ -83,3 +83,8 @@ def test_the_reference_page_is_made_from_the_docstrings_as_they_are_now() -> Non
     assert page.read_text(encoding="utf-8") == crawl_reference(), (
         "run: python -m normistral.recipe.reference crawl > docs/crawl-settings.md"
     )
+
+
+def test_the_crawl_that_comes_with_the_product_is_one() -> None:
+    settings = load_crawl(Path(__file__).parents[2] / "recipes" / "crawls" / "sme.yaml")
+    assert (settings.name, settings.language) == ("sme-web", "sme")
