@@ -8,19 +8,22 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from normistral import __version__
 from normistral.cli.corpus import corpus_app
 from normistral.cli.evaluate import evaluate_command
+from normistral.cli.model_options import JsonOption
 from normistral.cli.places import cache_folder, program_name
 from normistral.cli.plan import plan_command
 from normistral.cli.publish import publish_command
+from normistral.cli.read import fill_mask_command
 from normistral.cli.screen import Terminal
 from normistral.cli.swap import swap_command
 from normistral.cli.tokenizer import tokenizer_app
+from normistral.cli.write import generate_command
 from normistral.errors import LostProcess, Stopped, UserError
 
 INTERRUPTED = 130
@@ -42,14 +45,8 @@ app.command("plan")(plan_command)
 app.command("evaluate")(evaluate_command)
 app.command("publish")(publish_command)
 app.command("swap")(swap_command)
-
-ModelArgument = Annotated[str, typer.Argument(help="Folder of a published model, or a hub id.")]
-QuantizeOption = Annotated[
-    str | None, typer.Option(help="Load in 8bit or 4bit (needs the extra `quantise`).")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-DtypeOption = Annotated[str, typer.Option(help="auto (as stored), bfloat16, float16 or float32.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON line last.")]
+app.command("generate")(generate_command)
+app.command("fill-mask")(fill_mask_command)
 
 
 @app.callback()
@@ -139,82 +136,6 @@ def train_command(
     train_run(settings, folder, cache_folder(), Terminal(), tuple(redo or ()))
 
 
-@app.command("generate")
-def generate_command(
-    model: ModelArgument,
-    prompt: Annotated[str, typer.Argument(help="Text to continue; \\n in it means a new line.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 64,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Stop before this text (\\n for a new line); repeatable.")
-    ] = None,
-    sample: Annotated[bool, typer.Option(help="Draw tokens instead of taking the likeliest.")] = False,
-    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Of sampling.")] = None,
-    quantize: QuantizeOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Continue a text.
-
-    Example: normistral generate runs/quickstart/model "fjord: " --max-new-tokens 32
-    """
-    from normistral.inference import generate, load
-
-    loaded = load(model, dtype, checked_quantization(quantize), device)
-    written = generate(
-        loaded,
-        unescape(prompt),
-        max_new_tokens,
-        tuple(unescape(text) for text in stop or ()),
-        sample,
-        temperature,
-        top_p,
-        seed,
-        on_text=None if as_json else show_at_once,
-    )
-    if as_json:
-        print(
-            json.dumps(
-                {"text": written.text, "tokens": written.tokens, "ended_by": written.ended_by},
-                ensure_ascii=False,
-            )
-        )
-    else:
-        print()
-
-
-@app.command("fill-mask")
-def fill_mask_command(
-    model: ModelArgument,
-    text: Annotated[str, typer.Argument(help="Text with one or more <mask>.")],
-    top_k: Annotated[int, typer.Option(min=1, help="Candidates per mask.")] = 5,
-    quantize: QuantizeOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Fill every <mask> of a text, reading it both ways; one token per mask.
-
-    Example: normistral fill-mask runs/quickstart/model "En søt lundefugl flyr over de<mask> norske fjorder."
-    """
-    from normistral.inference import fill_mask, load
-
-    filling = fill_mask(load(model, dtype, checked_quantization(quantize), device), text, top_k)
-    if as_json:
-        masks = [
-            [{"text": candidate.text, "probability": candidate.probability} for candidate in mask]
-            for mask in filling.masks
-        ]
-        print(json.dumps({"text": filling.text, "masks": masks}, ensure_ascii=False))
-        return
-    print(filling.text)
-    for number, mask in enumerate(filling.masks, start=1):
-        candidates = ", ".join(f"{candidate.text!r} {candidate.probability:.1%}" for candidate in mask)
-        print(f"  mask {number}: {candidates}")
-
-
 def main() -> None:
     """Entry point: user errors are one sentence and exit code 2, a lost process is one and code 75; `--debug`
     anywhere shows the traceback."""
@@ -248,24 +169,3 @@ def main() -> None:
         if stop.code == INTERRUPTED and rank == "0":
             print(f"normistral: stopped; {GO_ON}", file=sys.stderr)
         raise
-
-
-def checked_quantization(name: str | None) -> Any:
-    """`8bit`, `4bit` or None.
-
-    Raises:
-        UserError: for anything else.
-    """
-    if name not in (None, "8bit", "4bit"):
-        raise UserError(f"--quantize {name}: expected 8bit or 4bit")
-    return name
-
-
-def unescape(text: str) -> str:
-    """Read `\\n` and `\\t` as typed in a shell."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def show_at_once(text: str) -> None:
-    """Print a piece of text as soon as it is there."""
-    print(text, end="", flush=True)

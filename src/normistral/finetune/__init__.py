@@ -1,0 +1,1 @@
+"""Fine-tune a model for a task: classification, tagging, answering, similarity, more text."""
