@@ -1,26 +1,36 @@
-"""The commands that let a model write: `normistral generate`."""
+"""The commands that let a model write: `normistral generate` and `normistral translate`."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from normistral.cli.model_options import (
+    AttentionOption,
+    BatchOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
     ModelArgument,
     QuantizeOption,
-    checked_quantization,
+    given_texts,
+    load_model,
     unescape,
 )
+from normistral.errors import UserError
+
+BeamsOption = Annotated[int, typer.Option(min=1, help="Continuations kept side by side.")]
 
 
 def generate_command(
     model: ModelArgument,
-    prompt: Annotated[str, typer.Argument(help="Text to continue; \\n in it means a new line.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to continue; \\n in it means a new line.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Continue each line of this file instead.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 64,
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text (\\n for a new line); repeatable.")
@@ -29,40 +39,119 @@ def generate_command(
     temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Of sampling.")] = None,
+    beams: BeamsOption = 1,
+    prefix_lm: Annotated[
+        bool, typer.Option("--prefix-lm", help="Read the prompt both ways, then write.")
+    ] = False,
+    cache: Annotated[str, typer.Option(help="dynamic or static.")] = "dynamic",
+    batch_size: BatchOption = 16,
+    quantize: QuantizeOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    attention: AttentionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a text, or each line of a file.
+
+    Example: normistral generate runs/quickstart/model "fjord: " --max-new-tokens 32
+    """
+    from normistral.inference import generate, generate_batch
+
+    prompts = [unescape(text) for text in given_texts(None if prompt is None else [prompt], file)]
+    stops = tuple(unescape(text) for text in stop or ())
+    checked_cache: Any = cache
+    loaded = load_model(model, dtype, quantize, device, attention)
+    if file is None:
+        written = generate(
+            loaded,
+            prompts[0],
+            max_new_tokens,
+            stops,
+            sample,
+            temperature,
+            top_p,
+            seed,
+            on_text=None if as_json or beams > 1 else show_at_once,
+            beams=beams,
+            prefix_lm=prefix_lm,
+            cache=checked_cache,
+        )
+        if as_json:
+            print(json.dumps(_as_json(written), ensure_ascii=False))
+        else:
+            print(written.text if beams > 1 else "")
+        return
+    all_written = generate_batch(
+        loaded,
+        prompts,
+        max_new_tokens,
+        stops,
+        sample,
+        temperature,
+        top_p,
+        seed,
+        beams,
+        prefix_lm,
+        checked_cache,
+        batch_size=batch_size,
+    )
+    if as_json:
+        print(json.dumps({"texts": [_as_json(each) for each in all_written]}, ensure_ascii=False))
+        return
+    for each in all_written:
+        print(each.text.replace("\n", "\\n"))
+
+
+def translate_command(
+    model: ModelArgument,
+    text: Annotated[str | None, typer.Argument(help="Text to translate.")] = None,
+    source: Annotated[str, typer.Option("--from", help="Its language, ISO 639-3.")] = "eng",
+    target: Annotated[str, typer.Option("--to", help="Language to translate into.")] = "nob",
+    file: Annotated[Path | None, typer.Option(help="Translate each line of this file instead.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="TSV of TEXT<tab>TRANSLATION lines, shown to the model first.")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="Show this many of them; default all.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest translation of a line.")] = 128,
+    beams: BeamsOption = 1,
+    batch_size: BatchOption = 16,
     quantize: QuantizeOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Continue a text.
+    """Translate by the prompt of the model card.
 
-    Example: normistral generate runs/quickstart/model "fjord: " --max-new-tokens 32
+    Example: normistral translate runs/quickstart/model "I like coffee." --from eng --to nob
     """
-    from normistral.inference import generate, load
+    from normistral.inference import read_examples, translate, translation_prompt
 
-    loaded = load(model, dtype, checked_quantization(quantize), device)
-    written = generate(
-        loaded,
-        unescape(prompt),
+    texts = given_texts(None if text is None else [text], file)
+    shown = read_examples(examples, shots) if examples else []
+    if shots and not examples:
+        raise UserError("--shots needs --examples FILE")
+    translation_prompt("-", source, target)  # complain of the languages before the model is loaded
+    translated = translate(
+        load_model(model, dtype, quantize, device),
+        texts,
+        source,
+        target,
+        shown,
         max_new_tokens,
-        tuple(unescape(text) for text in stop or ()),
-        sample,
-        temperature,
-        top_p,
-        seed,
-        on_text=None if as_json else show_at_once,
+        beams,
+        batch_size,
     )
     if as_json:
-        print(
-            json.dumps(
-                {"text": written.text, "tokens": written.tokens, "ended_by": written.ended_by},
-                ensure_ascii=False,
-            )
-        )
-    else:
-        print()
+        print(json.dumps({"from": source, "to": target, "texts": translated}, ensure_ascii=False))
+        return
+    for each in translated:
+        print(each)
 
 
 def show_at_once(text: str) -> None:
     """Print a piece of text as soon as it is there."""
     print(text, end="", flush=True)
+
+
+def _as_json(written: Any) -> dict[str, Any]:
+    return {"text": written.text, "tokens": written.tokens, "ended_by": written.ended_by}

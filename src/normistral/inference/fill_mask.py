@@ -10,32 +10,39 @@ norske` and `de <mask> norske` are the same text. The original model's tokenizer
 mask, hence `de<mask>norske` on its card; a letter right behind a mask is therefore taken as that spelling,
 and means the same.
 
-Shapes: B sequences (1), T positions, M masks, V vocabulary, K candidates.
+Several tokens behind a mask are filled by `mask_search`.
+
+Shapes: M masks, V vocabulary, K candidates.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from normistral.errors import UserError
 from normistral.inference.load import LoadedModel
+from normistral.inference.mask_search import MOST_TOKENS_PER_MASK, MaskedRow, search
+from normistral.inference.reading import Row, check_length, predictions
+from normistral.inference.special import mask_id, special_ids, spell_masks, start_id, write_masks
 from normistral.tokenizer import MASK_TOKEN
 
-MASK_BEFORE_LETTER = re.compile(re.escape(MASK_TOKEN) + r"(?=[^\W\d_])")
+__all__ = ["Candidate", "MaskFilling", "fill_mask", "fill_masks", "spell_masks"]
 
 
 class Candidate(NamedTuple):
-    """A token that may stand in a mask's place."""
+    """What may stand in a mask's place."""
 
     text: str
-    """The token's text, with the space before its word."""
+    """A token's text (or that of several), with the space before its word."""
     probability: float
-    """Among all ordinary tokens; special tokens are no candidates."""
+    """Among all ordinary tokens; special tokens are no candidates. Of several tokens, the product of what
+    each had when it was filled in."""
 
 
 @dataclass(frozen=True)
@@ -43,52 +50,87 @@ class MaskFilling:
     """What a model sees behind the masks of a text."""
 
     masks: tuple[tuple[Candidate, ...], ...]
-    """For each mask, from left to right, its likeliest tokens, best first."""
+    """For each mask, from left to right, what is likeliest, best first."""
     text: str
-    """The text with each mask replaced by its likeliest token."""
+    """The text with each mask replaced by its likeliest candidate."""
 
 
-@torch.inference_mode()
-def fill_mask(loaded: LoadedModel, text: str, top_k: int = 5, stand_in: int | None = None) -> MaskFilling:
-    """Predict one token for each `<mask>`, each independently of the others.
-
-    Args:
-        loaded: from `load`, in either mode.
-        text: with one or more `<mask>`; the spellings `de<mask> norske`, `de <mask> norske` and (the original
-            card's) `de<mask>norske` mean the same.
-        top_k: candidates per mask.
-        stand_in: id of an added token shown to the model in place of `<mask>`: for a base model whose
-            vocabulary has no `<mask>`, usually its unknown token, so that it can be put beside the adapted
-            model.
-
-    Raises:
-        UserError: if the text has no mask or is longer than the context, the tokenizer has no `<mask>` and
-            there is no stand-in, or `top_k` is below 1.
+def fill_mask(
+    loaded: LoadedModel,
+    text: str,
+    top_k: int = 5,
+    stand_in: int | None = None,
+    tokens_per_mask: int | None = 1,
+    one_by_one: bool = False,
+) -> MaskFilling:
+    """Fill the masks of one text; `fill_masks` says how.
 
     Example:
         >>> fill_mask(loaded, "En søt lundefugl flyr over de<mask> norske fjorder.").text  # doctest: +SKIP
         'En søt lundefugl flyr over de vakre norske fjorder.'
     """
-    if MASK_TOKEN not in text:
-        raise UserError(f"the text has no {MASK_TOKEN}: write {MASK_TOKEN} where a token is to be filled in")
-    if top_k < 1:
-        raise UserError(f"top_k is {top_k}: expected at least 1")
-    tokenizer = loaded.tokenizer
-    tokens, masks, start = _encode(tokenizer, text, stand_in)
-    context_length = int(loaded.model.config.max_position_embeddings)
-    if len(tokens) > context_length:
-        raise UserError(
-            f"the text has {len(tokens):,} tokens and the model's context {context_length:,}: "
-            "shorten the text"
-        )
-    logits_MV = loaded.model(
-        input_ids=torch.tensor([tokens], device=loaded.device),
-        logits_to_keep=torch.tensor([mask - 1 for mask in masks], device=loaded.device),
-        is_causal=False,
-        use_cache=False,
-    ).logits[0]
-    logits_MV = logits_MV.float().index_fill(1, _no_candidates(loaded), -torch.inf)
-    best = logits_MV.softmax(-1).topk(min(top_k, len(tokenizer)), dim=-1)
+    return fill_masks(loaded, [text], top_k, 1, tokens_per_mask, one_by_one, stand_in)[0]
+
+
+@torch.inference_mode()
+def fill_masks(
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    top_k: int = 5,
+    batch_size: int = 16,
+    tokens_per_mask: int | None = 1,
+    one_by_one: bool = False,
+    stand_in: int | None = None,
+) -> list[MaskFilling]:
+    """Fill the masks of many texts, read together in batches.
+
+    Args:
+        loaded: from `load`, in either mode.
+        texts: each with one or more `<mask>`; the spellings `de<mask> norske`, `de <mask> norske` and (the
+            original card's) `de<mask>norske` mean the same.
+        top_k: candidates per mask.
+        batch_size: texts that go through the model together.
+        tokens_per_mask: tokens that stand behind each mask; None finds out for each mask how many, up to
+            four. One token is predicted at once, each mask by itself, as on the card; several are filled in
+            one after another, the surest first.
+        one_by_one: also fill masks of one token one after another, the surest first, so that each is chosen
+            with the ones before in sight.
+        stand_in: id of an added token shown to the model in place of `<mask>`: for a base model whose
+            vocabulary has no `<mask>`, usually its unknown token, so that it can be put beside the adapted
+            model.
+
+    Returns:
+        One filling per text, in the order of the texts.
+
+    Raises:
+        UserError: if a text has no mask or is longer than the context, the tokenizer has no mask token and
+            there is no stand-in, or a number is out of range. Of several texts the message names the one.
+    """
+    _check_numbers(top_k, tokens_per_mask)
+    masked = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            masked.append(_encode(loaded, text, stand_in, tokens_per_mask or 1))
+        except UserError as error:
+            raise UserError(f"text {number}: {error}") if len(texts) > 1 else error from None
+    no_candidates = _no_candidates(loaded)
+    if tokens_per_mask != 1 or one_by_one:
+        return [_searched(loaded, row, top_k, tokens_per_mask, batch_size, no_candidates) for row in masked]
+    fillings: list[MaskFilling | None] = [None] * len(masked)
+    rows = [Row(row.tokens, [place - 1 for place, _ in row.masks]) for row in masked]
+    for number, logits_MV in predictions(loaded, rows, batch_size, is_causal=False):
+        fillings[number] = _filling(loaded.tokenizer, masked[number], logits_MV, top_k, no_candidates)
+    return [filling for filling in fillings if filling is not None]
+
+
+def _filling(
+    tokenizer: PreTrainedTokenizerBase, row: MaskedRow, logits_MV: Tensor, top_k: int, no_candidates: Tensor
+) -> MaskFilling:
+    best = (
+        logits_MV.index_fill(1, no_candidates, -torch.inf)
+        .softmax(-1)
+        .topk(min(top_k, len(tokenizer)), dim=-1)
+    )
     probabilities_MK, ids_MK = best.values.tolist(), best.indices.tolist()
     fillings = tuple(
         tuple(
@@ -98,56 +140,70 @@ def fill_mask(loaded: LoadedModel, text: str, top_k: int = 5, stand_in: int | No
         )
         for ids_K, probabilities_K in zip(ids_MK, probabilities_MK, strict=True)
     )
-    for mask, ids_K in zip(masks, ids_MK, strict=True):
-        tokens[mask] = ids_K[0]
-    filled = _decode(tokenizer, tokens[start:])
-    return MaskFilling(fillings, filled.lstrip(" ") if masks[0] == start else filled)
+    tokens = list(row.tokens)
+    for (place, _), ids_K in zip(row.masks, ids_MK, strict=True):
+        tokens[place] = ids_K[0]
+    return MaskFilling(fillings, _decode_text(tokenizer, tokens, row))
 
 
-def spell_masks(text: str) -> str:
-    """Put the space behind a mask that the original card leaves out: `de<mask>norske` → `de<mask> norske`.
+def _searched(
+    loaded: LoadedModel,
+    row: MaskedRow,
+    top_k: int,
+    tokens_per_mask: int | None,
+    batch_size: int,
+    no_candidates: Tensor,
+) -> MaskFilling:
+    found = search(loaded, row, top_k, tokens_per_mask is None, batch_size, no_candidates)
+    fillings = tuple(
+        tuple(Candidate(_decode(loaded.tokenizer, list(tokens)), probability) for tokens, probability in mask)
+        for mask in found.candidates
+    )
+    return MaskFilling(fillings, _decode_text(loaded.tokenizer, list(found.tokens), row))
 
-    Args:
-        text: with masks in any of the spellings; what follows a mask and is no letter stays as it is.
-    """
-    return MASK_BEFORE_LETTER.sub(f"{MASK_TOKEN} ", text)
+
+def _check_numbers(top_k: int, tokens_per_mask: int | None) -> None:
+    if top_k < 1:
+        raise UserError(f"top_k is {top_k}: expected at least 1")
+    if tokens_per_mask is not None and tokens_per_mask < 1:
+        raise UserError(
+            f"tokens_per_mask is {tokens_per_mask}: expected at least 1, or None to try up to "
+            f"{MOST_TOKENS_PER_MASK}"
+        )
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, text: str, stand_in: int | None
-) -> tuple[list[int], list[int], int]:
-    """The text's token ids, the positions of its masks (never the first), and where the text begins."""
-    text = spell_masks(text)
-    if stand_in is None:
-        mask_id = tokenizer.get_vocab().get(MASK_TOKEN)
-        if mask_id is None:
-            raise UserError(
-                f"the model's vocabulary has no {MASK_TOKEN}: take an adapted model, or let a stand-in token "
-                "(for example the unknown token) be shown in its place"
-            )
-    else:
-        mask_id = stand_in
-        added = tokenizer.added_tokens_decoder.get(stand_in)
-        if added is None:
-            raise UserError(
-                f"token id {stand_in} cannot stand in for {MASK_TOKEN}: expected one of the added tokens"
-            )
-        text = re.sub(r"\s*" + re.escape(MASK_TOKEN), lambda _: added.content, text)
-    tokens: list[int] = tokenizer(text).input_ids
-    start = 1 if tokens[0] == tokenizer.bos_token_id else 0
-    if tokens[start] == mask_id and start == 0:
-        # Something must stand before a mask to predict it.
-        tokens = [_start_token(tokenizer), *tokens]
+def _encode(loaded: LoadedModel, text: str, stand_in: int | None, tokens_per_mask: int) -> MaskedRow:
+    """The text's token ids, the places of its masks (never the first), and where the text begins."""
+    if MASK_TOKEN not in text:
+        raise UserError(f"the text has no {MASK_TOKEN}: write {MASK_TOKEN} where a token is to be filled in")
+    tokenizer = loaded.tokenizer
+    shown = mask_id(tokenizer) if stand_in is None else stand_in
+    if shown is None:
+        raise UserError(
+            f"the model's vocabulary has no {MASK_TOKEN}: take an adapted model, or let a stand-in token "
+            "(for example the unknown token) be shown in its place"
+        )
+    encoded: list[int] = tokenizer(write_masks(tokenizer, text, shown)).input_ids
+    start = 1 if encoded[0] == tokenizer.bos_token_id else 0
+    if encoded[0] == shown:
+        encoded = [_start_token(tokenizer), *encoded]  # something must stand before a mask to predict it
         start = 1
-    masks = [place for place, token in enumerate(tokens) if token == mask_id]
-    return tokens, masks, start
+    tokens: list[int] = []
+    masks = []
+    for token in encoded:
+        if token == shown:
+            masks.append((len(tokens), tokens_per_mask))
+            tokens += [shown] * tokens_per_mask
+        else:
+            tokens.append(token)
+    check_length(loaded, len(tokens))
+    return MaskedRow(tuple(tokens), tuple(masks), start, shown)
 
 
-def _no_candidates(loaded: LoadedModel) -> torch.Tensor:
+def _no_candidates(loaded: LoadedModel) -> Tensor:
     """Ids of special tokens, and rows of a padded vocabulary that no token has."""
-    special = [token for token, added in loaded.tokenizer.added_tokens_decoder.items() if added.special]
     unused = range(len(loaded.tokenizer), loaded.model.config.vocab_size)
-    return torch.tensor([*special, *unused], dtype=torch.long, device=loaded.device)
+    return torch.tensor([*special_ids(loaded.tokenizer), *unused], dtype=torch.long, device=loaded.device)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
@@ -156,10 +212,15 @@ def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
     return text
 
 
+def _decode_text(tokenizer: PreTrainedTokenizerBase, tokens: list[int], row: MaskedRow) -> str:
+    text = _decode(tokenizer, tokens[row.start :])
+    return text.lstrip(" ") if row.masks[0][0] == row.start else text
+
+
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if isinstance(token, int):
-            return token
-    raise UserError(
-        f"the text begins with {MASK_TOKEN} and the tokenizer has no start token: put a word first"
-    )
+    token = start_id(tokenizer)
+    if token is None:
+        raise UserError(
+            f"the text begins with {MASK_TOKEN} and the tokenizer has no start token: put a word first"
+        )
+    return token

@@ -1,9 +1,12 @@
-"""Let a model continue a text (`transformers`' generate underneath), stopped by text and shown as it comes.
+"""Let a model continue texts (`transformers`' generate underneath), stopped by text and shown as it comes.
 
-Text is decoded token by token (`tokenizers`' DecodeStream: a character is never shown half). Stop strings
-are looked for in that text and not among token ids, so that a newline is found inside a token such as
-`.\\n\\n` as well, and the text ends before the stop string. Shown text is never taken back: what may still
-become a stop string is held.
+Prompts are continued together, padded on the left. Attention is causal unless `prefix_lm` lets the model
+read the prompt with both sides in sight and only then write on causally. That works because a single new
+token that may look at everything sees only what is before it; it holds for the growing cache alone (with a
+static one the prompt would also look at slots not yet written, silently), and so the static cache is refused
+there.
+
+Shapes: B prompts (times beams), T positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,12 +18,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from normistral.errors import UserError
 from normistral.inference.load import LoadedModel
+from normistral.inference.reading import batches, padded
+from normistral.inference.special import pad_id
+from normistral.inference.text_watch import EndedBy, TextWatch, held_back
+
+__all__ = ["Generation", "generate", "generate_batch", "held_back"]
+
+Cache = Literal["dynamic", "static"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +47,66 @@ class Generation:
     tokens: int
     """Tokens generated, those of the stop string or the end of document included."""
     seconds: float
-    """Wall-clock time from the prompt's first forward pass to the last token."""
+    """Wall-clock time from the prompt's first forward pass to the last token of its batch."""
     characters_per_second: float
     """`len(text) / seconds`: comparable between models with different tokenizers."""
-    ended_by: Literal["stop", "end", "length"]
-    """A stop string, the model's end of document, or `max_new_tokens` (or the end of the context)."""
+    ended_by: EndedBy
+    """A stop string, the model's end of document, `max_new_tokens` (or the end of the context), or
+    `cancelled`."""
+    token_ids: tuple[int, ...] = ()
+    """The tokens themselves."""
+    log_probabilities: tuple[float, ...] = ()
+    """Of each token in nats, by the model alone (before temperature and top-p), where `top_logprobs` was
+    given."""
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """For each token, the `top_logprobs` likeliest ids with their log-probabilities, best first."""
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class _Settings:
+    """How to write on, checked."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    sample: bool
+    temperature: float
+    top_p: float
+    seed: int | None
+    beams: int
+    prefix_lm: bool
+    cache: Cache
+    top_logprobs: int | None
+    cancelled: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens is {self.max_new_tokens}: expected at least 1")
+        if "" in self.stop:
+            raise UserError("a stop string is empty: expected at least one character, for example a newline")
+        if not self.temperature > 0:
+            raise UserError(
+                f"temperature is {self.temperature}: expected more than 0 "
+                "(without sampling, greedy is the default)"
+            )
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}: expected more than 0 and at most 1")
+        if self.beams < 1:
+            raise UserError(f"beams is {self.beams}: expected at least 1")
+        if self.beams > 1 and self.sample:
+            raise UserError("beams and sampling exclude each other: leave one out")
+        if self.beams > 1 and self.top_logprobs is not None:
+            raise UserError("log-probabilities are not given with beams: leave one out")
+        if self.cache not in ("dynamic", "static"):
+            raise UserError(f"cache '{self.cache}' is not known: expected 'dynamic' or 'static'")
+        if self.prefix_lm and self.cache == "static":
+            raise UserError(
+                "a prefix cannot be read both ways into a static cache (it would look at slots not yet "
+                "written): take the dynamic cache"
+            )
+        if self.top_logprobs is not None and self.top_logprobs < 0:
+            raise UserError(f"top_logprobs is {self.top_logprobs}: expected at least 0")
+
+
 def generate(
     loaded: LoadedModel,
     prompt: str,
@@ -50,6 +117,11 @@ def generate(
     top_p: float = 1.0,
     seed: int | None = None,
     on_text: Callable[[str], None] | None = None,
+    beams: int = 1,
+    prefix_lm: bool = False,
+    cache: Cache = "dynamic",
+    top_logprobs: int | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Generation:
     """Continue a prompt, greedily unless `sample` is set.
 
@@ -62,142 +134,278 @@ def generate(
         temperature: of the sampling; below 1 sharper, above 1 flatter.
         top_p: sample only among the likeliest tokens that together have this probability.
         seed: makes the sampling repeatable and leaves torch's shared generator untouched.
-        on_text: called with each new piece of text as it comes; the pieces together are the text.
+        on_text: called with each new piece of text as it comes; the pieces together are the text. What it
+            raises ends the writing.
+        beams: continuations kept side by side; 1 is greedy (or sampling).
+        prefix_lm: read the prompt with both sides in sight, then write causally.
+        cache: `static` allocates the whole context at once (what compiled decoding wants).
+        top_logprobs: also return each token's log-probability, and those of this many alternatives.
+        cancelled: asked after each token; True ends the writing.
 
     Raises:
         UserError: if the prompt is empty for a tokenizer without start token, does not fit into the
             context, or an argument is out of range.
     """
-    _check_arguments(max_new_tokens, stop, temperature, top_p)
+    settings = _Settings(
+        max_new_tokens,
+        stop,
+        sample,
+        temperature,
+        top_p,
+        seed,
+        beams,
+        prefix_lm,
+        cache,
+        top_logprobs,
+        cancelled,
+    )
+    if on_text and beams > 1:
+        raise UserError("text cannot be shown as it comes with beams, which change their mind: leave one out")
+    return _write(loaded, [_prompt_ids(loaded, prompt)], settings, on_text)[0]
+
+
+def generate_batch(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    max_new_tokens: int = 64,
+    stop: tuple[str, ...] = (),
+    sample: bool = False,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    beams: int = 1,
+    prefix_lm: bool = False,
+    cache: Cache = "dynamic",
+    top_logprobs: int | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    batch_size: int = 16,
+) -> list[Generation]:
+    """Continue many prompts, `batch_size` of about equal length at a time, padded on the left.
+
+    Args:
+        loaded: from `load`.
+        prompts: the beginnings.
+        max_new_tokens: as for `generate`, and so are the other arguments. A seed repeats the sampling of the
+            same prompts in the same batches.
+        stop: …
+        sample: …
+        temperature: …
+        top_p: …
+        seed: …
+        beams: …
+        prefix_lm: …
+        cache: …
+        top_logprobs: …
+        cancelled: …
+        batch_size: prompts that are continued together.
+
+    Returns:
+        One generation per prompt, in the order of the prompts.
+
+    Raises:
+        UserError: as `generate`; of several prompts the message names the one.
+    """
+    settings = _Settings(
+        max_new_tokens,
+        stop,
+        sample,
+        temperature,
+        top_p,
+        seed,
+        beams,
+        prefix_lm,
+        cache,
+        top_logprobs,
+        cancelled,
+    )
+    encoded = []
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            encoded.append(_prompt_ids(loaded, prompt))
+        except UserError as error:
+            raise UserError(f"prompt {number}: {error}") if len(prompts) > 1 else error from None
+    written: dict[int, Generation] = {}
+    for numbers in batches([len(ids) for ids in encoded], batch_size):
+        together = _write(loaded, [encoded[number] for number in numbers], settings)
+        written |= dict(zip(numbers, together, strict=True))
+    return [written[number] for number in range(len(encoded))]
+
+
+@torch.inference_mode()
+def _write(
+    loaded: LoadedModel,
+    prompts: Sequence[list[int]],
+    settings: _Settings,
+    on_text: Callable[[str], None] | None = None,
+) -> list[Generation]:
+    """Continue prompts together."""
     model: Any = loaded.model  # `generate` comes from a mixin that its type does not show
-    tokenizer = loaded.tokenizer
-    prompt_ids: list[int] = tokenizer(prompt).input_ids
-    room = _room_for_new_tokens(len(prompt_ids), int(model.config.max_position_embeddings))
     end_ids = _end_ids(loaded)
-    settings: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": 0} if sample else {}
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(end_ids), 0)
-    watch = _TextWatch(tokenizer.backend_tokenizer, prompt_ids, stop, on_text)
-    tokens_BT = torch.tensor([prompt_ids], device=loaded.device)
+    context_length = int(model.config.max_position_embeddings)
+    most = [min(settings.max_new_tokens, context_length - len(ids)) for ids in prompts]
+    watches = [
+        TextWatch(loaded.tokenizer.backend_tokenizer, ids, settings.stop, end_ids, room, on_text)
+        for ids, room in zip(prompts, most, strict=True)
+    ]
+    tokens_BT, mask_BT = padded(loaded, prompts, left=True)
+    width = tokens_BT.shape[1]
+    recorder = _LogProbabilities(settings.top_logprobs)
+    criterion: StoppingCriteria
+    if settings.beams > 1:
+        criterion = _BeamCriterion(loaded, prompts, width, settings, end_ids, most)
+    else:
+        criterion = _RowCriterion(watches, width, settings.cancelled, recorder)
+    sampling: dict[str, Any] = {}
+    if settings.sample:
+        sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+    if settings.cache == "static":
+        sampling["cache_implementation"] = "static"
     started = time.perf_counter()
-    with _seeded(seed, loaded.device):
-        model.generate(
+    with _seeded(settings.seed, loaded.device):
+        written_BT: Tensor = model.generate(
             tokens_BT,
-            attention_mask=torch.ones_like(tokens_BT),
+            attention_mask=mask_BT,
             generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
-                max_new_tokens=min(max_new_tokens, room),
-                do_sample=sample,
+                max_new_tokens=max(most),
+                do_sample=settings.sample,
+                num_beams=settings.beams,
                 eos_token_id=end_ids or None,
-                pad_token_id=pad_id,
-                **settings,
+                pad_token_id=pad_id(loaded.tokenizer),
+                **sampling,
             ),
-            stopping_criteria=StoppingCriteriaList([watch]),
-            is_causal=True,
+            stopping_criteria=StoppingCriteriaList([criterion]),
+            logits_processor=LogitsProcessorList([recorder] if settings.top_logprobs is not None else []),
+            is_causal=not settings.prefix_lm,
         )
     seconds = time.perf_counter() - started
-    watch.show_rest()
-    ended_by: Literal["stop", "end", "length"] = "length"
-    if watch.stopped:
-        ended_by = "stop"
-    elif watch.last_id in end_ids:
-        ended_by = "end"
-    return Generation(watch.text, watch.tokens, seconds, len(watch.text) / seconds, ended_by)
+    generations = []
+    for number, watch in enumerate(watches):
+        if settings.beams > 1:
+            for token in written_BT[number, width:].tolist():
+                watch.add(token)
+        watch.show_rest()
+        ended_by = watch.ended_by or ("cancelled" if settings.cancelled() else "length")
+        generations.append(
+            Generation(
+                watch.text,
+                len(watch.token_ids),
+                seconds,
+                len(watch.text) / seconds,
+                ended_by,
+                tuple(watch.token_ids),
+                *recorder.of(number, len(watch.token_ids)),
+            )
+        )
+    return generations
 
 
-class _TextWatch(StoppingCriteria):
-    """Decodes as tokens come, shows the text, and stops generation at a stop string."""
+class _LogProbabilities(LogitsProcessor):
+    """Notes how likely the model itself finds each token; changes nothing."""
+
+    def __init__(self, alternatives: int | None) -> None:
+        self._alternatives = alternatives
+        self._latest_BV: Tensor | None = None
+        self._steps: list[tuple[list[float], list[list[tuple[int, float]]]]] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self._latest_BV = scores.float().log_softmax(-1)
+        return scores
+
+    def note(self, chosen_B: Tensor) -> None:
+        """Take down the tokens that were chosen from the latest scores."""
+        if self._latest_BV is None:
+            return
+        chosen = self._latest_BV.gather(1, chosen_B[:, None])[:, 0].tolist()
+        best = self._latest_BV.topk(self._alternatives or 0, dim=-1)
+        ranked = [
+            list(zip(ids, values, strict=True))
+            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        self._steps.append((chosen, ranked))
+
+    def of(self, row: int, count: int) -> tuple[tuple[float, ...], tuple[tuple[tuple[int, float], ...], ...]]:
+        """The row's first `count` log-probabilities and alternatives; empty if nothing was noted."""
+        steps = self._steps[:count]
+        return tuple(chosen[row] for chosen, _ in steps), tuple(tuple(ranked[row]) for _, ranked in steps)
+
+
+class _RowCriterion(StoppingCriteria):
+    """Feeds each row's watch with its new tokens, and ends the row when the watch says so."""
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
-        prompt_ids: Sequence[int],
-        stop: tuple[str, ...],
-        on_text: Callable[[str], None] | None,
+        watches: Sequence[TextWatch],
+        width: int,
+        cancelled: Callable[[], bool],
+        recorder: _LogProbabilities,
     ) -> None:
-        self.text = ""
-        self.stopped = False
-        self.tokens = 0
-        self.last_id = -1
-        self._prompt_length = len(prompt_ids)
-        self._tokenizer = tokenizer
-        # The prompt is given because some decoders (SentencePiece's) write a word's space only inside a text.
-        self._stream = DecodeStream(ids=list(prompt_ids), skip_special_tokens=True)
-        self._stop = stop
-        self._on_text = on_text
-        self._shown = 0
+        self._watches = watches
+        self._read = width
+        self._cancelled = cancelled
+        self._recorder = recorder
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
-        for token in input_ids[0, self._prompt_length + self.tokens :].tolist():
-            self.tokens += 1
-            self.last_id = token
-            self._add(self._stream.step(self._tokenizer, token) or "")
-        return torch.full((1,), self.stopped, device=input_ids.device)  # type: ignore[return-value]
-
-    def _add(self, piece: str) -> None:
-        if not piece or self.stopped:
-            return
-        # A stop string may have begun before this piece.
-        first = max(0, len(self.text) - max((len(string) for string in self._stop), default=0) + 1)
-        self.text += piece
-        places = [place for string in self._stop if (place := self.text.find(string, first)) >= 0]
-        if places:
-            self.text = self.text[: min(places)]
-            self.stopped = True
-        self._show(len(self.text) - (0 if self.stopped else held_back(self.text, self._stop)))
-
-    def show_rest(self) -> None:
-        """Show what was held back: no stop string came of it."""
-        self._show(len(self.text))
-
-    def _show(self, end: int) -> None:
-        if self._on_text and end > self._shown:
-            self._on_text(self.text[self._shown : end])
-            self._shown = end
+        for place in range(self._read, input_ids.shape[1]):
+            self._recorder.note(input_ids[:, place])
+            for watch, token in zip(self._watches, input_ids[:, place].tolist(), strict=True):
+                watch.add(token)
+        self._read = input_ids.shape[1]
+        everything = self._cancelled()
+        done = [everything or watch.ended_by is not None for watch in self._watches]
+        return torch.tensor(done, device=input_ids.device)  # type: ignore[return-value]
 
 
-def held_back(text: str, stop: tuple[str, ...]) -> int:
-    """Return how many of the text's last characters may be the beginning of a stop string.
+class _BeamCriterion(StoppingCriteria):
+    """Ends beams at stop strings; beams change places, so that each is looked at anew."""
 
-    Example:
-        >>> held_back("Hei.\\n", ("\\n\\n",))
-        1
-    """
-    return max(
-        (
-            length
-            for string in stop
-            for length in range(1, min(len(string), len(text) + 1))
-            if text.endswith(string[:length])
-        ),
-        default=0,
-    )
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        prompts: Sequence[list[int]],
+        width: int,
+        settings: _Settings,
+        end_ids: Sequence[int],
+        most: Sequence[int],
+    ) -> None:
+        self._tokenizer = loaded.tokenizer.backend_tokenizer
+        self._prompts = prompts
+        self._width = width
+        self._settings = settings
+        self._end_ids = end_ids
+        self._most = most
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
+        if self._settings.cancelled():
+            return torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
+        beams = len(input_ids) // len(self._prompts)
+        done = []
+        for row, tokens in enumerate(input_ids[:, self._width :].tolist()):
+            prompt = row // beams
+            watch = TextWatch(
+                self._tokenizer, self._prompts[prompt], self._settings.stop, self._end_ids, self._most[prompt]
+            )
+            for token in tokens:
+                watch.add(token)
+            done.append(watch.ended_by is not None)
+        return torch.tensor(done, device=input_ids.device)  # type: ignore[return-value]
 
 
-def _check_arguments(max_new_tokens: int, stop: tuple[str, ...], temperature: float, top_p: float) -> None:
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens is {max_new_tokens}: expected at least 1")
-    if "" in stop:
-        raise UserError("a stop string is empty: expected at least one character, for example a newline")
-    if not temperature > 0:
-        raise UserError(
-            f"temperature is {temperature}: expected more than 0 (without sampling, greedy is the default)"
-        )
-    if not 0 < top_p <= 1:
-        raise UserError(f"top_p is {top_p}: expected more than 0 and at most 1")
-
-
-def _room_for_new_tokens(prompt_length: int, context_length: int) -> int:
-    if prompt_length == 0:
+def _prompt_ids(loaded: LoadedModel, prompt: str) -> list[int]:
+    ids: list[int] = loaded.tokenizer(prompt).input_ids
+    context_length = int(loaded.model.config.max_position_embeddings)
+    if not ids:
         raise UserError("the prompt is empty and the model's tokenizer adds no start token: give a beginning")
-    if prompt_length >= context_length:
+    if len(ids) >= context_length:
         raise UserError(
-            f"the prompt has {prompt_length:,} tokens and the model's context {context_length:,}: "
+            f"the prompt has {len(ids):,} tokens and the model's context {context_length:,}: "
             "shorten the prompt"
         )
-    return context_length - prompt_length
+    return ids
 
 
 def _end_ids(loaded: LoadedModel) -> list[int]:
-    ids: Any = loaded.model.generation_config.eos_token_id
+    model: Any = loaded.model
+    ids: Any = model.generation_config.eos_token_id
     if ids is None:
         ids = loaded.tokenizer.eos_token_id
     if ids is None:

@@ -1,17 +1,20 @@
 """Load a model folder (or a hub id) with `transformers`, in full or lower precision, to write or to read.
 
-What users hit most is settled here: precision comes from the checkpoint, 8- and 4-bit go through
-`BitsAndBytesConfig` with good settings (nf4, bfloat16 compute; the library's defaults are fp4 and float32),
-no code of the folder is ever run, tensors missing from the folder are refused instead of left random, and a
-folder's own sampling defaults do not change what `generate` was asked for.
+What users hit most is settled here: precision comes from the checkpoint, 8- and 4-bit have good settings
+(`quantise`), no code of the folder is ever run, tensors missing from the folder are refused instead of left
+random, and a folder's own sampling defaults do not change what `generate` was asked for. Every model is
+probed before it is handed out: asked to be causal it must not see the future, asked to be bidirectional it
+must.
+
+Shards are mapped, not read: memory holds what the model is made of, and of full weights not even that until
+they are used.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,31 +36,40 @@ from transformers import (
 from transformers.utils import logging as progress_bars
 
 from normistral.errors import UserError
-from normistral.inference.leak import future_leak
+from normistral.inference.leak import is_leaky, probe_attention
+from normistral.inference.memory import LoadReport, LoadWatch
+from normistral.inference.quantise import (
+    Quantization,
+    quantization_settings,
+    require_packages,
+    stored_quantization,
+)
 from normistral.weights import read_config, tensor_names
 
 Mode = Literal["causal", "bidirectional"]
-Quantization = Literal["8bit", "4bit"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 HUB_PREFIX = "hub:"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-NOISY_LOGGERS = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")
-"""bitsandbytes warns at each int8 product that it casts, and at import that an optional kernel is missing."""
-
-PROBE_IDS = tuple(range(8))
-"""Token ids that the probe of the attention's direction is made with; any ids do."""
-
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready for `generate` and `fill_mask`."""
+    """A model ready for `generate`, `fill_mask` and the rest; several threads may use it, one at a time."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
+    report: LoadReport | None = None
+    """What loading it took."""
+    quantised_before: bool = False
+    """Whether the folder's weights were in 8 or 4 bits already."""
+
+    @property
+    def mode(self) -> Mode:
+        """What a plain call of the model does."""
+        return "causal" if getattr(self.model.config, "is_causal", True) else "bidirectional"
 
 
 def load(
@@ -65,7 +77,9 @@ def load(
     dtype: str = "auto",
     quantize: Quantization | None = None,
     device: str = "auto",
-    mode: Mode = "causal",
+    mode: Mode | Literal["auto"] = "auto",
+    attention: str = "auto",
+    probe: bool = True,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -75,46 +89,102 @@ def load(
         quantize: `8bit` (int8) or `4bit` (nf4 with bfloat16 compute) weights, on GPU and on CPU alike;
             embeddings and LM head stay as they are.
         device: `auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1` …
-        mode: what a plain call of the model does; `bidirectional` is for encoding. `generate` and
-            `fill_mask` ask for the attention they need in either mode.
+        mode: what a plain call of the model does: `causal`, `bidirectional` (for encoding), or `auto`, as the
+            folder says (causal unless it was fine-tuned to read both ways). `generate`, `fill_mask`, `embed`
+            and `score_texts` ask for the attention they need in either mode.
+        attention: which implementation: `auto`, `sdpa`, `eager`, or on a GPU what else `transformers` knows.
+        probe: see what the model's attention does before it is handed out (six short forward passes).
 
     Returns:
         The model in evaluation mode, the tokenizer, and the device they work on.
 
     Raises:
         UserError: if the folder is missing, no model folder or damaged, an argument is none of the above,
-            CUDA or bitsandbytes is missing, or the model does not fit into the GPU's memory.
+            CUDA or bitsandbytes is missing, the model does not fit into the GPU's memory, or its attention
+            is not what was asked for.
 
     Example:
         >>> loaded = load("runs/quickstart/model")  # doctest: +SKIP
     """
     location = _location(path)
-    if mode not in ("causal", "bidirectional"):
-        raise UserError(f"mode '{mode}' is not known: expected 'causal' or 'bidirectional'")
+    if mode not in ("auto", "causal", "bidirectional"):
+        raise UserError(f"mode '{mode}' is not known: expected 'auto', 'causal' or 'bidirectional'")
     chosen_device = _device(device)
+    _check_attention_name(attention, chosen_device)
     chosen_dtype = _dtype(dtype, quantize)
-    quantization = _quantization(quantize)
-    try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-        config.is_causal = mode == "causal"
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        with _bar_on_terminals_alone():
-            model = _load_model(location, config, chosen_dtype, quantization, chosen_device)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"model {path} does not fit into the memory of {chosen_device}: "
-            "quantize it to '8bit' or '4bit', or load it on the device 'cpu'"
-        ) from error
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(_cannot_load(path, error)) from error
-    if not tokenizer.is_fast:
-        raise UserError(f"model {path} has no tokenizer.json: save its tokenizer with a fast tokenizer")
-    if mode == "bidirectional" and future_leak(model, PROBE_IDS) == 0.0:
+    quantization = quantization_settings(quantize)
+    with LoadWatch(chosen_device) as watch:
+        try:
+            config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+            _check_is_language_model(config)
+            stored = stored_quantization(config)
+            if mode != "auto":
+                config.is_causal = mode == "causal"
+            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+            if stored:
+                _check_agreement(path, stored, quantize)
+                quantization = None  # the folder says it itself
+            with _bar_on_terminals_alone():
+                model = _load_model(location, config, chosen_dtype, quantization, chosen_device, attention)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"model {path} does not fit into the memory of {chosen_device}: "
+                "quantize it to '8bit' or '4bit', or load it on the device 'cpu'"
+            ) from error
+        except UserError as error:
+            raise UserError(f"model {path} cannot be loaded: {error}") from error
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            RuntimeError,
+            ImportError,
+            SafetensorError,
+        ) as error:
+            raise UserError(_cannot_load(path, error)) from error
+        if not tokenizer.is_fast:
+            raise UserError(f"model {path} has no tokenizer.json: save its tokenizer with a fast tokenizer")
+        _one_thread_at_a_time(model)
+        if probe:
+            _check_directions(path, model, "8bit" in (stored, quantize))
+        report = watch.report(model)
+    return LoadedModel(model, tokenizer, chosen_device, report, stored is not None)
+
+
+def _check_directions(path: str | Path, model: PreTrainedModel, int8: bool) -> None:
+    """Refuse a model that does not attend as it is asked to."""
+    leak = probe_attention(model)
+    if leak.bidirectional == 0.0:
         raise UserError(
             f"model {path} stays causal when asked to be bidirectional: its architecture "
-            f"'{config.model_type}' does not listen to is_causal; load it with mode 'causal'"
+            f"'{model.config.model_type}' does not listen to is_causal; use it with plain transformers"
         )
-    return LoadedModel(model, tokenizer, chosen_device)
+    if is_leaky(leak, int8):
+        raise UserError(
+            f"model {path} sees the future when asked to be causal (an earlier logit moves by "
+            f"{leak.causal:.2g} when the last token changes): update transformers, or take another attention "
+            "implementation"
+        )
+
+
+def _check_is_language_model(config: PreTrainedConfig) -> None:
+    """Refuse a fine-tuned classifier, whose tied LM head would load without a word."""
+    for kind in getattr(config, "architectures", None) or ():
+        if kind.endswith(("ForTokenClassification", "ForSequenceClassification", "ForQuestionAnswering")):
+            raise UserError(
+                f"it was fine-tuned to answer, not to write ({kind}): use normistral predict, or "
+                "normistral.finetune.load_finetuned in Python"
+            )
+
+
+def _one_thread_at_a_time(model: PreTrainedModel) -> None:
+    """Put a lock around each forward pass: `transformers` turns `is_causal=…` of a call into a passing change
+    of the model's config, which a call in another thread would take for its own."""
+    lock = threading.RLock()
+    decoder: Any = model.base_model
+    decoder.register_forward_pre_hook(lambda *_: lock.acquire() and None)
+    decoder.register_forward_hook(lambda *_: lock.release(), always_call=True)
 
 
 def _load_model(
@@ -123,6 +193,7 @@ def _load_model(
     dtype: torch.dtype | Literal["auto"],
     quantization: BitsAndBytesConfig | None,
     device: torch.device,
+    attention: str,
 ) -> PreTrainedModel:
     placement: dict[str, Any] = {}
     already_quantised = getattr(config, "quantization_config", None) is not None
@@ -130,6 +201,8 @@ def _load_model(
         placement["device_map"] = {"": str(device)}
     if quantization is not None:
         placement["quantization_config"] = quantization
+    if attention != "auto":
+        placement["attn_implementation"] = attention
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         location,
         config=config,
@@ -146,7 +219,7 @@ def _load_model(
         raise ValueError(
             f"{len(missing)} tensors are missing from its safetensors, the first is {missing[0]}"
         )
-    if not placement:
+    if "device_map" not in placement:
         model.to(device)  # type: ignore[arg-type]
     own: Any = model.generation_config
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -210,24 +283,18 @@ def _dtype(dtype: str, quantize: str | None) -> torch.dtype | Literal["auto"]:
     return DTYPES[dtype]
 
 
-def _quantization(quantize: str | None) -> BitsAndBytesConfig | None:
-    if quantize is None:
-        return None
-    if quantize not in ("8bit", "4bit"):
-        raise UserError(f"quantize '{quantize}' is not known: expected '8bit' or '4bit'")
-    for package in ("bitsandbytes", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"{quantize} loading needs {package}, which is not installed: "
-                "pip install 'normistral[quantise]'"
-            )
-    for noisy in NOISY_LOGGERS:
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    if quantize == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )
+def _check_agreement(path: str | Path, stored: Quantization, quantize: str | None) -> None:
+    """A folder in 8 or 4 bits needs no settings, only the packages."""
+    if quantize not in (None, stored):
+        raise UserError(f"its weights are in {stored} already: leave quantize out, or load the full weights")
+    require_packages(f"{path}, whose weights are in {stored},")
+
+
+def _check_attention_name(attention: str, device: torch.device) -> None:
+    if attention == "flex_attention" and device.type == "cpu":
+        raise UserError(
+            "attention 'flex_attention' ends the process on a CPU (a fault of torch): take 'sdpa' or 'eager'"
+        )
 
 
 @contextmanager

@@ -1,0 +1,193 @@
+"""Read many texts at once: rows of about equal length go through the model together, padded on the right.
+
+Padding is told to the model as an ordinary attention mask, which full attention (`is_causal=False`) respects;
+the card's all-zero 4-D mask would let the texts look at their padding. Logits are computed for the places
+that are asked for alone. One short text by itself goes the card's way, the LM head over all places, so that
+its logits are the card's to the last bit.
+
+Shapes: B rows, T positions, M places of a row, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from normistral.errors import UserError
+from normistral.inference.load import LoadedModel
+from normistral.inference.special import pad_id
+
+CARDS_WAY_UP_TO = 512
+"""Tokens of a single text up to which the head is computed at every place; its logits then take V × 2 kB."""
+
+PLACES_AT_ONCE = 512
+"""Places of a batch at which the head is computed together, where log-probabilities are all that is
+wanted."""
+
+HEAD_IS_A_MATRIX = ("mistral", "llama")
+"""Architectures whose logits are the LM head's product with the last hidden state, and nothing more."""
+
+
+class Row(NamedTuple):
+    """A text as the model sees it, and where something is to be predicted."""
+
+    tokens: Sequence[int]
+    places: Sequence[int]
+    """Places whose *following* token is predicted: for a mask at i, i − 1."""
+
+
+def predictions(
+    loaded: LoadedModel, rows: Sequence[Row], batch_size: int, is_causal: bool
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield for each row its number and the logits [M, V] at its places, in the order of the rows' lengths.
+
+    Args:
+        loaded: from `load`, in either mode.
+        rows: at least one token each.
+        batch_size: rows that go through the model together.
+        is_causal: False reads both ways.
+    """
+    for numbers in batches([len(row.tokens) for row in rows], batch_size):
+        together = [rows[number] for number in numbers]
+        yield from zip(numbers, _logits(loaded, together, is_causal), strict=True)
+
+
+def target_log_probabilities(
+    loaded: LoadedModel,
+    rows: Sequence[Row],
+    targets: Sequence[Sequence[int]],
+    batch_size: int,
+    is_causal: bool,
+) -> Iterator[tuple[int, list[float]]]:
+    """Yield for each row its number and the log-probabilities, in nats, of given tokens behind its places.
+
+    The LM head is computed for a few places at a time, so that memory does not grow with the length of texts.
+
+    Args:
+        loaded: from `load`, in either mode.
+        rows: at least one token each.
+        targets: of each row, a token for each of its places.
+        batch_size: rows that go through the model together.
+        is_causal: False reads both ways.
+    """
+    model: Any = loaded.model
+    for numbers in batches([len(row.tokens) for row in rows], batch_size):
+        together = [rows[number] for number in numbers]
+        targets_M = torch.tensor([t for number in numbers for t in targets[number]], device=loaded.device)
+        if model.config.model_type in HEAD_IS_A_MATRIX:
+            picked_MD = _picked(loaded, together, is_causal)
+            head = model.get_output_embeddings()
+            chunks = map(head, torch.split(picked_MD, PLACES_AT_ONCE))
+        else:
+            chunks = map(
+                torch.Tensor.float,
+                torch.split(torch.cat(_logits(loaded, together, is_causal)), PLACES_AT_ONCE),
+            )
+        found_M = torch.cat(
+            [
+                logits_MV.float().gather(1, part_M[:, None])[:, 0] - logits_MV.float().logsumexp(-1)
+                for logits_MV, part_M in zip(chunks, torch.split(targets_M, PLACES_AT_ONCE), strict=True)
+            ]
+        ).tolist()
+        begin = 0
+        for number, row in zip(numbers, together, strict=True):
+            yield number, found_M[begin : begin + len(row.places)]
+            begin += len(row.places)
+
+
+def hidden_states(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], is_causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the last hidden states [B, T, D] of rows that are read together, and their padding mask [B, T].
+
+    Args:
+        loaded: from `load`.
+        rows: token ids, at least one each.
+        is_causal: False reads both ways.
+    """
+    tokens_BT, mask_BT = padded(loaded, rows)
+    model: Any = loaded.model
+    decoder = model.get_decoder()
+    hidden_BTD: Tensor = decoder(
+        input_ids=tokens_BT, attention_mask=mask_BT, use_cache=False, is_causal=is_causal
+    ).last_hidden_state
+    return hidden_BTD, mask_BT
+
+
+def padded(loaded: LoadedModel, rows: Sequence[Sequence[int]], left: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the rows' tokens [B, T] filled up to one length, and which of them are no padding [B, T].
+
+    Args:
+        loaded: whose tokenizer's padding token fills up, and whose device the tensors are for.
+        rows: token ids.
+        left: pad before the text, for writing on, instead of behind it.
+    """
+    longest = max(map(len, rows))
+    tokens_BT = torch.full((len(rows), longest), pad_id(loaded.tokenizer), dtype=torch.long)
+    mask_BT = torch.zeros_like(tokens_BT)
+    for number, row in enumerate(rows):
+        span = slice(longest - len(row), longest) if left else slice(len(row))
+        tokens_BT[number, span] = torch.tensor(row)
+        mask_BT[number, span] = 1
+    return tokens_BT.to(loaded.device), mask_BT.to(loaded.device)
+
+
+def batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield row numbers in batches, rows of like length together, so that little is padded.
+
+    Args:
+        lengths: of the rows, in tokens.
+        batch_size: rows per batch.
+
+    Raises:
+        UserError: if it is below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}: expected at least 1")
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def check_length(loaded: LoadedModel, tokens: int, what: str = "the text") -> None:
+    """Refuse what does not fit into the model's context.
+
+    Raises:
+        UserError: naming both lengths.
+    """
+    context_length = int(loaded.model.config.max_position_embeddings)
+    if tokens > context_length:
+        raise UserError(
+            f"{what} has {tokens:,} tokens and the model's context {context_length:,}: shorten the text"
+        )
+
+
+def _logits(loaded: LoadedModel, rows: Sequence[Row], is_causal: bool) -> list[Tensor]:
+    """Float32 logits [M, V] of each row."""
+    model: Any = loaded.model
+    if len(rows) == 1 and len(rows[0].tokens) <= CARDS_WAY_UP_TO:
+        tokens_BT = torch.tensor([list(rows[0].tokens)], device=loaded.device)
+        logits_TV = model(input_ids=tokens_BT, is_causal=is_causal, use_cache=False).logits[0]
+        return [logits_TV[_places(rows[0], loaded.device)].float()]
+    tokens = [row.tokens for row in rows]
+    if model.config.model_type not in HEAD_IS_A_MATRIX:
+        tokens_BT, mask_BT = padded(loaded, tokens)
+        logits_BTV = model(
+            input_ids=tokens_BT, attention_mask=mask_BT, use_cache=False, is_causal=is_causal
+        ).logits
+        return [logits_BTV[n, _places(row, loaded.device)].float() for n, row in enumerate(rows)]
+    logits_MV: Tensor = model.get_output_embeddings()(_picked(loaded, rows, is_causal)).float()
+    return list(torch.split(logits_MV, [len(row.places) for row in rows]))
+
+
+def _picked(loaded: LoadedModel, rows: Sequence[Row], is_causal: bool) -> Tensor:
+    """Last hidden states [M, D] at the places of all rows, one row's after another's."""
+    hidden_BTD, _ = hidden_states(loaded, [row.tokens for row in rows], is_causal)
+    return torch.cat([hidden_BTD[n, _places(row, loaded.device)] for n, row in enumerate(rows)])
+
+
+def _places(row: Row, device: torch.device) -> Tensor:
+    return torch.tensor(list(row.places), dtype=torch.long, device=device)
