@@ -34,14 +34,33 @@ class MaskingRule:
     first_ordinary_id: int
     """Ids below are special: never masked, never drawn as replacement."""
     vocabulary_size: int
+    """Ids that may be drawn as replacement end here."""
     final_masked_share: float | None = None
     """Probability at the end of the run; None: it stays as it was."""
     sequences: int = 0
     """Of the whole run; counts only where the probability changes."""
+    later_special_ids: tuple[int, ...] = ()
+    """Special ids from `first_ordinary_id` on, in order (a base's tokenizer may have them anywhere)."""
 
     def __post_init__(self) -> None:
         if self.final_masked_share is not None and self.sequences < 1:
             raise ValueError("a masked share that changes needs the number of the run's sequences")
+        assert list(self.later_special_ids) == sorted(set(self.later_special_ids)), self.later_special_ids
+        assert all(self.first_ordinary_id < each for each in self.later_special_ids), self.later_special_ids
+
+    def is_ordinary(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each id stands for text."""
+        ordinary = tokens >= self.first_ordinary_id
+        if self.later_special_ids:
+            ordinary &= ~np.isin(tokens, self.later_special_ids)
+        return ordinary
+
+    def draw_ordinary(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Ids that stand for text, each as likely."""
+        later = np.array([each for each in self.later_special_ids if each < self.vocabulary_size], np.int64)
+        drawn = random.integers(self.first_ordinary_id, self.vocabulary_size - len(later), count)
+        # The n-th ordinary id stands as many places further on as special ones stand before it.
+        return drawn + np.searchsorted(later - np.arange(len(later)), drawn, side="right")
 
     def masked_share_at(self, index: int) -> float:
         """Probability that sequence `index` of the run is masked: on a straight line from `masked_share` at
@@ -109,7 +128,7 @@ def masked_example(
     labels = np.full(len(inputs), IGNORED, dtype=np.int64)
     labels[np.flatnonzero(chosen) - 1] = inputs[chosen]
     fate = random.random(len(inputs))[span]  # one draw a span: its tokens share their fate
-    replacement = random.integers(rule.first_ordinary_id, rule.vocabulary_size, len(inputs))
+    replacement = rule.draw_ordinary(random, len(inputs))
     masked = chosen & (fate < rule.replace_with_mask)
     randomised = chosen & ~masked & (fate < rule.replace_with_mask + rule.replace_with_random)
     inputs[masked] = rule.mask_id
@@ -130,7 +149,7 @@ def choose_masked(
         [T] whether each token is chosen, and [T] the number of the span that it belongs to.
     """
     length = len(tokens)
-    maskable = tokens >= rule.first_ordinary_id
+    maskable = rule.is_ordinary(tokens)
     maskable[0] = False
     maskable[1:] &= documents[1:] == documents[:-1]
     budget = round(rule.mask_ratio * int(maskable.sum()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from normistral.recipe.checks import check_weights, suggest_name
 from normistral.recipe.corpus import CorpusSettings
@@ -29,24 +29,73 @@ class BaseSettings(Settings):
 
 
 class TokenizerSettings(Settings):
-    """The new byte-level BPE tokenizer (card: 51,200 tokens)."""
+    """The tokenizer: new byte-level BPE (card: 51,200 tokens), or the base's, extended or as it is."""
 
-    mode: Literal["replace"] = "replace"
-    """`replace`: a new vocabulary instead of the base's, as the card's model has."""
+    mode: Literal["replace", "extend", "keep"] = "replace"
+    """`replace`: a new vocabulary instead of the base's, as the card's model has; `extend`: the base's, whose
+    tokens keep their ids, and new ones behind them (byte-level bases alone); `keep`: the base's as it is,
+    with a `<mask>`: the control that every study needs."""
     vocabulary_size: Annotated[int, Field(ge=16 + 256)] = 51_200
-    """Number of tokens, the 16 special ones and the 256 bytes included."""
+    """Number of tokens, special ones and the 256 bytes included; in mode `extend` those of the base too; in
+    mode `keep` without effect."""
     sample_bytes: PositiveInt = 200_000_000
-    """UTF-8 bytes of training text to learn merges from, shared among sources by `weights`."""
+    """UTF-8 bytes of training text to learn merges from, shared among sources by `weights`. A new vocabulary
+    is learnt from counts of words: up to so many bytes of each source are counted, once, and weights are
+    applied to the counts."""
     weights: dict[str, float] | None = None
     """Share of the sample by source, apart from the model's mixture; unset: the mixture's weights."""
+    parity: Annotated[float, Field(ge=0, le=64)] = 0.0
+    """How much languages that need more tokens than the mean for the same content (`parallel`) outweigh the
+    others while a new vocabulary is learnt: the power of that ratio. 0: not at all; 16 takes away about
+    half of the differences at little cost; higher values cost the large languages more."""
+    parallel: dict[str, str] = {}  # noqa: RUF012  # frozen like all settings
+    """The same content in several languages, for `parity`: a file or glob by language, read as sources are,
+    relative paths from `corpus.folder`. A few hundred words are enough; languages without it weigh as one
+    that needs the mean."""
+
+    def check_parity(self, languages: list[str]) -> None:
+        """Refuse parity without text to compare, or with that of languages that are not learnt.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if not self.parity:
+            return
+        if self.mode != "replace":
+            raise ValueError(f"tokenizer.parity is for mode replace; in mode {self.mode} set it to 0")
+        if len(self.parallel) < 2:
+            raise ValueError(
+                f"tokenizer.parity {self.parity:g} needs tokenizer.parallel: the same content in at least "
+                "two languages"
+            )
+        for language in self.parallel:
+            if language not in languages:
+                raise ValueError(
+                    f"tokenizer.parallel names '{language}', which is no language of corpus.sources "
+                    f"({', '.join(languages)})" + suggest_name(language, languages)
+                )
 
 
 class SwapSettings(Settings):
     """How the base's embeddings and LM head become those of the new vocabulary."""
 
-    method: Literal["mean"] = "mean"
-    """`mean`: each new row is the mean of the base's rows for the new token's pieces; exact matches are
-    copied."""
+    method: Literal["random", "mean", "focus", "composition", "calibrated", "distilled"] = "mean"
+    """How rows of tokens that the base lacks are made; those of the others are copied. `mean`: the mean of
+    the token's pieces' rows, as the card's model; `composition`: what regression on the base's own vocabulary
+    says of those pieces; `calibrated`: that, and the head fitted to how often each token occurs in text;
+    `distilled`: that, and all rows trained with the body frozen, to say what the base says of the same text;
+    `focus`: a mixture of similar tokens' rows; `random`: drawn, the floor to measure against."""
+    sample_bytes: PositiveInt = 3_000_000
+    """UTF-8 bytes of training text that the methods `focus`, `calibrated` and `distilled` read, shared among
+    sources as the tokenizer's sample is."""
+    calibration_tokens: Annotated[int, Field(ge=2)] = 1_024
+    """Tokens of that text that `calibrated` runs the model over, once."""
+    calibration_step: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """How much of the difference between expected and true frequencies `calibrated` takes away."""
+    distillation_tokens: PositiveInt = 200_000
+    """New tokens that `distilled` learns from; each costs about as much as 0.8 tokens of training."""
+    distillation_learning_rate: PositiveFloat = 1e-3
+    """Highest learning rate of `distilled` (Adam), reached after a tenth of it and falling to 0."""
 
 
 class EvaluationSettings(Settings):
@@ -77,6 +126,9 @@ class PublishSettings(Settings):
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the published weights."""
+    gguf: tuple[Literal["F32", "F16", "BF16", "Q8_0", "Q4_0"], ...] = ()
+    """GGUF files for llama.cpp to write beside them, by precision; `normistral publish MODEL --gguf KIND`
+    writes one later. `serve` writes text with such a file several times faster than without."""
     licence: str = "apache-2.0"
     """Licence of the weights, for the card."""
     repository: str | None = None
@@ -138,6 +190,7 @@ class Recipe(Settings):
             check_weights("mixture.weights", self.mixture.weights)
         if self.tokenizer.weights is not None:
             check_weights("tokenizer.weights", self.tokenizer.weights)
+        self.tokenizer.check_parity(sorted({source.language for source in self.corpus.sources}))
         for language in self.mixture.priorities:
             languages = sorted(set(self.source_languages.values()))
             if language not in languages:
@@ -165,6 +218,12 @@ class Recipe(Settings):
                         f"{stage}.forgetting is to replay '{budget.language}', but no source of it has a "
                         "weight in mixture.weights"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _realign_alone_ends_early(self) -> Self:
+        if self.adapt.early_stop is not None:
+            raise ValueError("adapt.early_stop: only realign can end early; shorten adapt.steps instead")
         return self
 
     @property

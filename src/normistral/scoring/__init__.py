@@ -4,7 +4,6 @@ from normistral.scoring.heldout import MASK_SEED, ROW_LENGTH, EncodedText, HeldO
 from normistral.scoring.rows import Row, pack_rows
 from normistral.scoring.score import CausalScore, MaskedScore, no_poll, score_causal, score_masked
 from normistral.scoring.share import ALONE, Share
-from normistral.scoring.special_ids import SpecialIds
 
 __all__ = [
     "ALONE",
@@ -16,7 +15,6 @@ __all__ = [
     "MaskedScore",
     "Row",
     "Share",
-    "SpecialIds",
     "encode_heldout",
     "no_poll",
     "pack_rows",

@@ -14,8 +14,7 @@ from normistral.errors import UserError
 from normistral.model import ModelConfig
 from normistral.objective import MaskingRule
 from normistral.recipe import ObjectiveSettings
-from normistral.scoring.special_ids import SpecialIds
-from normistral.tokenizer import load_tokenizer, plain_text_tokenizer
+from normistral.tokenizer import TokenRoles, load_tokenizer, plain_text_tokenizer
 from normistral.weights import read_config
 
 ROW_LENGTH = 512
@@ -66,12 +65,12 @@ def encode_heldout(
     """
     config = ModelConfig.from_hugging_face(read_config(folder))
     tokenizer = load_tokenizer(folder)
-    if tokenizer.get_vocab_size() > config.vocabulary_size:
+    roles = TokenRoles.of(folder, tokenizer)
+    if roles.text_size > config.vocabulary_size:  # special tokens beyond are never met in documents
         raise UserError(
-            f"model folder {folder}: its tokenizer has {tokenizer.get_vocab_size()} tokens, its embeddings "
+            f"model folder {folder}: its tokenizer has {roles.text_size} tokens, its embeddings "
             f"only {config.vocabulary_size}: they do not belong together"
         )
-    roles = SpecialIds.of(folder, tokenizer)
     encoder = plain_text_tokenizer(tokenizer)
     languages = {}
     for language, of_language in texts.items():
@@ -86,9 +85,10 @@ def encode_heldout(
             span_lengths=objective.span_lengths,
             replace_with_mask=1.0,
             replace_with_random=0.0,
-            mask_id=roles.unknown if roles.mask is None else roles.mask,
+            mask_id=roles.shown_as_mask,
             first_ordinary_id=roles.first_ordinary,
             vocabulary_size=config.vocabulary_size,
+            later_special_ids=roles.later_special,
         )
     return HeldOut(
         languages=languages,

@@ -12,6 +12,7 @@ from normistral.tokenizer.special_tokens import SPECIAL_TOKENS
 from normistral.tokenizer.tekken import read_tekken
 
 TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
 TEKKEN_PREFIX = "tekken"
 """Mistral calls its files `tekken.json` and `tekken_240718.json`."""
 
