@@ -7,8 +7,7 @@ from tiny_swap import BASE_VOCABULARY, base_tokenizer, new_tokenizer, reference_
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from normistral.errors import UserError
-from normistral.swap import BaseRoles, align, base_roles
-from normistral.swap.alignment import byte_alphabet
+from normistral.swap import align
 from normistral.tokenizer import (
     BOS_ID,
     EOS_ID,
@@ -17,9 +16,17 @@ from normistral.tokenizer import (
     PAD_ID,
     SPECIAL_TOKENS,
     UNK_ID,
+    TokenRoles,
+    byte_alphabet,
+    find_roles,
 )
 
-ROLES = BaseRoles(unk=1, bos=3, eos=0, pad=2, mask=None)
+
+def base_roles(**ids: int | None) -> TokenRoles:
+    return TokenRoles(size=BASE_VOCABULARY, special=(0, 1, 2, 3), **ids)
+
+
+ROLES = base_roles(unk=1, bos=3, eos=0, pad=2, mask=None)
 
 
 def test_pieces_are_those_of_the_bare_model() -> None:
@@ -79,7 +86,7 @@ def test_special_tokens_are_mapped_by_what_they_do() -> None:
 
 
 def test_padding_falls_back_to_the_end_of_text_and_a_mask_is_taken_where_there_is_one() -> None:
-    roles = BaseRoles(unk=None, bos=None, eos=0, pad=None, mask=4)
+    roles = base_roles(unk=None, bos=None, eos=0, pad=None, mask=4)
     pieces = align(base_tokenizer(mask=True), new_tokenizer(), roles).pieces
     assert pieces[PAD_ID] == (0,)
     assert pieces[MASK_ID] == (4,)
@@ -94,10 +101,11 @@ def test_roles_come_from_the_config_first_and_the_tokenizer_config_next() -> Non
         "eos_token": "<|pad|>",
         "pad_token": "<|pad|>",
     }
-    found = base_roles(config, tokenizer_config, base, rows=BASE_VOCABULARY)
-    assert found == BaseRoles(unk=1, bos=3, eos=0, pad=2, mask=4)
-    assert base_roles({}, {}, base_tokenizer(), BASE_VOCABULARY) == BaseRoles(None, None, None, None, None)
-    assert base_roles(config, {}, base, rows=2).bos is None
+    found = find_roles(base, tokenizer_config, config, rows=BASE_VOCABULARY)
+    assert (found.unk, found.bos, found.eos, found.pad, found.mask) == (1, 3, 0, 2, 4)
+    none = find_roles(base_tokenizer(), {}, {}, BASE_VOCABULARY)
+    assert (none.unk, none.bos, none.eos, none.pad, none.mask) == (None, None, None, None, None)
+    assert find_roles(base, {}, config, rows=2).bos is None
 
 
 def test_the_byte_alphabet_is_the_one_tokenizers_uses() -> None:
@@ -126,7 +134,7 @@ def sentencepiece_base() -> Tokenizer:
 
 def test_a_sentencepiece_base_is_read_in_its_own_spelling() -> None:
     base, new = sentencepiece_base(), new_tokenizer()
-    alignment = align(base, new, BaseRoles(unk=0, bos=1, eos=2, pad=None, mask=None))
+    alignment = align(base, new, base_roles(unk=0, bos=1, eos=2, pad=None, mask=None))
     of_base, of_new = base.get_vocab(), new.get_vocab()
     assert alignment.pieces[of_new["Ġer"]] == (of_base["▁er"],)
     assert alignment.pieces[of_new["Ġ"]] == (of_base["▁"],)

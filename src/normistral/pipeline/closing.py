@@ -57,7 +57,9 @@ def _show_examples(context: RunContext, examples: dict[str, ModelExamples]) -> N
         (one.sentence, one.text, other.text) for one, other in zip(base.masks, adapted.masks, strict=True)
     ]
     if rows:
-        note = "" if base.has_mask_token else "The base has no <mask>: its unknown token stands in for it."
+        note = (
+            "" if base.has_mask_token else "The base has no <mask>: another special token stands in for it."
+        )
         context.screen.table("Filled masks", ("sentence", "base", "adapted"), rows, note)
     _show_speed(context, base, adapted)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from normistral.corpus import outside_state
+from normistral.corpus import below_folder, outside_state, read_source, source_state
 from normistral.errors import UserError
 from normistral.evaluation import sample_heldout
 from normistral.languages import language_name
@@ -19,12 +19,20 @@ from normistral.recipe import Recipe, SourceSettings
 from normistral.records import read_json, write_json
 from normistral.samples import find_sample
 from normistral.tokenizer import (
+    Parity,
+    SourceSample,
     TokenizerRow,
+    TokenRoles,
+    TrainedTokenizer,
     compare_tokenizers,
+    count_sources,
+    extend_tokenizer,
     load_tokenizer,
     sample_texts,
     save_tokenizer,
-    train_tokenizer,
+    take_over,
+    train_from_counts,
+    weigh_sources,
 )
 from normistral.weights import import_base, read_config
 
@@ -70,7 +78,14 @@ def _base_state(context: RunContext) -> Any:
 def _run_base(context: RunContext) -> dict[str, Any]:
     counts = import_base(context.recipe.base, context.cache, context.run.base_model)
     # What training could not use is refused here, not hours later.
-    ModelConfig.from_hugging_face(read_config(context.run.base_model))
+    config = ModelConfig.from_hugging_face(read_config(context.run.base_model))
+    needed = TokenRoles.of(context.run.base_model).text_size
+    if needed > config.vocabulary_size:
+        raise UserError(
+            f"base.model {context.recipe.base.model}: its tokenizer has {needed:,} tokens of text and its "
+            f"weights {config.vocabulary_size:,} rows: they do not belong together; give the base model's "
+            "own tokenizer"
+        )
     return counts
 
 
@@ -99,8 +114,93 @@ BASE = Stage(
 
 def _run_tokenizer(context: RunContext) -> dict[str, Any]:
     recipe, run = context.recipe, context.run
-    corpus = context.record("corpus").counts
-    taken: dict[str, Any] = {}
+    mode = recipe.tokenizer.mode
+    context_length = ModelConfig.from_hugging_face(read_config(run.base_model)).context_length
+    taken: dict[str, SourceSample] = {}
+    made: dict[str, Any] = {"mode": mode}
+    if mode == "replace":
+        trained = _trained(context, taken)
+        made["left_out"] = trained.left_out
+        if trained.parallel_tokens:
+            made["parallel_tokens"] = trained.parallel_tokens
+        save_tokenizer(trained.tokenizer, run.tokenizer, context_length)
+    else:
+        base = take_over(run.base_model)
+        made["special_tokens"] = dict(base.how)
+        if mode == "extend":
+            size = recipe.tokenizer.vocabulary_size
+            base = extend_tokenizer(base, _sample(context, taken), size)
+        save_tokenizer(base.tokenizer, run.tokenizer, context_length, base.roles, base.chat_template)
+    rows = compare_tokenizers(
+        {"base": load_tokenizer(run.base_model), "new": load_tokenizer(run.tokenizer)},
+        heldout_texts(context, COMPARISON_BYTES),
+    )
+    write_json(run.stage("tokenizer") / "comparison.json", [dataclasses.asdict(row) for row in rows])
+    return made | {"sample": {name: dataclasses.asdict(sample) for name, sample in taken.items()}}
+
+
+def _trained(context: RunContext, taken: dict[str, SourceSample]) -> TrainedTokenizer:
+    """A new vocabulary, from counts of words that stay in the run: other weights cost no reading."""
+    recipe, corpus = context.recipe, context.record("corpus").counts
+    settings, weights = recipe.tokenizer, recipe.tokenizer_weights
+    text = context.fingerprint("corpus")
+    counted = count_sources(
+        {
+            name: lambda name=name: tracked(  # type: ignore[misc]
+                _train_texts(context, name), f"tokenizer: counting words of {name}", unit="documents"
+            )
+            for name in weights
+            if weights[name]
+        },
+        lambda name: int(corpus[name]["train_bytes"]),
+        settings.sample_bytes,
+        context.run.stage("tokenizer") / "counts",
+        dict.fromkeys(weights, text),
+    )
+    sources = weigh_sources(
+        counted,
+        {name: weight for name, weight in weights.items() if weight},
+        recipe.source_languages,
+        settings.sample_bytes,
+        taken,
+    )
+    parity = Parity(_parallel_texts(context), settings.parity) if settings.parity else None
+    return train_from_counts(sources, settings.vocabulary_size, parity)
+
+
+def _parallel_sources(recipe: Recipe) -> list[SourceSettings]:
+    return [
+        SourceSettings(
+            name=f"parallel-{language}",
+            path=below_folder(path, recipe.corpus.folder),
+            language=language,
+            licence="not stated",
+        )
+        for language, path in recipe.tokenizer.parallel.items()
+    ]
+
+
+def _parallel_texts(context: RunContext) -> dict[str, list[str]]:
+    return {
+        source.language: [
+            document.text for document in read_source(source, context.cache) if not document.dropped
+        ]
+        for source in _parallel_sources(context.recipe)
+    }
+
+
+def _tokenizer_state(context: RunContext) -> Any:
+    """Files of parallel text, where they are used."""
+    if not context.recipe.tokenizer.parity:
+        return None
+    return {
+        source.name: source_state(source, cache=context.cache) for source in _parallel_sources(context.recipe)
+    }
+
+
+def _sample(context: RunContext, taken: dict[str, SourceSample]) -> Iterator[str]:
+    """The text that the tokenizer learns from."""
+    recipe, corpus = context.recipe, context.record("corpus").counts
     texts = sample_texts(
         {name: _train_texts(context, name) for name in recipe.tokenizer_weights},
         {name: corpus[name]["train_bytes"] for name in recipe.tokenizer_weights},
@@ -108,18 +208,12 @@ def _run_tokenizer(context: RunContext) -> dict[str, Any]:
         recipe.tokenizer.sample_bytes,
         taken,
     )
-    tokenizer = train_tokenizer(
-        tracked(texts, "tokenizer: reading the sample", unit="documents"), recipe.tokenizer.vocabulary_size
-    )
-    context_length = ModelConfig.from_hugging_face(read_config(run.base_model)).context_length
-    save_tokenizer(tokenizer, run.tokenizer, context_length)
-    new, base = load_tokenizer(run.tokenizer), load_tokenizer(run.base_model)
-    rows = compare_tokenizers(
-        {"base": base, "new": new},
-        heldout_texts(context, COMPARISON_BYTES),
-    )
-    write_json(run.stage("tokenizer") / "comparison.json", [dataclasses.asdict(row) for row in rows])
-    return {"sample": {name: dataclasses.asdict(sample) for name, sample in taken.items()}}
+    yield from tracked(texts, "tokenizer: reading the sample", unit="documents")
+
+
+def tokenizer_mode(context: RunContext) -> str:
+    """Where the run's tokenizer comes from: `replace`, `extend` or `keep`."""
+    return str(context.record("tokenizer").counts.get("mode", "replace"))
 
 
 def tokenizer_comparison(context: RunContext) -> list[TokenizerRow]:
@@ -148,19 +242,33 @@ def _show_tokenizer(context: RunContext) -> None:
         f"Tokenizers on held-out text: base {sizes['base']:,} tokens, new {sizes['new']:,}",
         ("language", "tokens/word, base", "new", "bytes/token, base", "new", "tokens"),
         rows,
+        MODE_NOTES[tokenizer_mode(context)],
     )
+    for role, how in context.record("tokenizer").counts.get("special_tokens", {}).items():
+        context.screen.say(f"      {role} token: {how}")
+
+
+MODE_NOTES = {
+    "replace": "",
+    "extend": "The base's vocabulary, extended: its tokens keep their ids, new ones stand behind them.",
+    "keep": "The base's own tokenizer is kept.",
+}
+
+
+def _tokenizer_settings(recipe: Recipe) -> dict[str, Any]:
+    if recipe.tokenizer.mode == "keep":  # nothing is learnt
+        return {"mode": "keep"}
+    return {**recipe.tokenizer.model_dump(mode="json"), "weights": recipe.tokenizer_weights}
 
 
 TOKENIZER = Stage(
     name="tokenizer",
-    purpose="train a byte-level BPE tokenizer and compare it with the base's",
+    purpose="make the tokenizer and compare it with the base's",
     above=("corpus", "base"),
-    settings=lambda recipe: {
-        **recipe.tokenizer.model_dump(mode="json"),
-        "weights": recipe.tokenizer_weights,
-    },
+    settings=_tokenizer_settings,
     run=_run_tokenizer,
-    method_version=2,  # words kept whole are compared too
+    outside=_tokenizer_state,
+    method_version=3,  # weights are applied to counts of words
     outputs=("tokenizer/*",),
     show=_show_tokenizer,
 )

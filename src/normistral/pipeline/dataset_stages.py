@@ -20,7 +20,7 @@ from normistral.pipeline.stage import RunContext, Stage
 from normistral.planning import MIXTURE_HEADINGS, mixture_rows
 from normistral.recipe import Recipe
 from normistral.records import read_json, write_json
-from normistral.tokenizer import EOS_ID
+from normistral.tokenizer import TokenRoles
 from normistral.tokenizer.load import TOKENIZER_FILE
 from normistral.weights import read_config
 
@@ -31,12 +31,13 @@ from normistral.weights import read_config
 def _run_shards(context: RunContext) -> dict[str, Any]:
     recipe, run = context.recipe, context.run
     folder, tokenizer_file = run.stage("shards"), run.tokenizer / TOKENIZER_FILE
+    roles = TokenRoles.of(run.tokenizer)
     imported = {source.name: import_shards(source, tokenizer_file) for source in recipe.shards.imported}
     manifest, choice = tokenise_documents(
         {source.name: run.documents(source.name, "train") for source in recipe.corpus.sources},
         folder,
         tokenizer_file,
-        EOS_ID,
+        (roles.start, roles.end),
         recipe.shards.shard_bytes,
         recipe.shards.encoder,
         context.runtime.threads,

@@ -12,7 +12,7 @@ from normistral.evaluation.memorisation import Memorisation, heldout_passages, m
 from normistral.inference import load
 from normistral.pipeline.run_order import RunOrder, order_of_run, run_sources
 from normistral.records import RunFolder
-from normistral.tokenizer import load_tokenizer, plain_text_tokenizer
+from normistral.tokenizer import TokenRoles, load_tokenizer, plain_text_tokenizer
 
 HELDOUT_DOCUMENTS_READ = 50
 """For each held-out passage wanted: many documents are too short."""
@@ -32,7 +32,7 @@ def audit_memorisation(
     Args:
         model: folder or hub id.
         run: that trained it.
-        prompt_tokens: of a document that the model is given, `<s>` included.
+        prompt_tokens: of a document that the model is given, its start token included.
         continuation_tokens: that it has to write.
         most: documents of one source that were shown equally often.
         dtype: that the model is loaded in.
@@ -66,11 +66,13 @@ def audit_memorisation(
 
 def _heldout_documents(run: RunFolder, order: RunOrder, most: int) -> Iterator[tuple[str, str, list[int]]]:
     """Source, language and ids of held-out documents, up to so many of each source."""
+    start = TokenRoles.of(run.tokenizer).start
     tokenizer = plain_text_tokenizer(load_tokenizer(run.tokenizer))
     for source in order.plan.sources:
         texts = (text for file in run.documents(source.name, "heldout") for text in read_texts(file))
         for _, text in zip(range(most), texts, strict=False):
-            yield source.name, source.language, tokenizer.encode(text).ids
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            yield source.name, source.language, [start, *ids]
 
 
 def default_run(model: str) -> Path | None:

@@ -8,40 +8,93 @@ from typing import Any
 
 from normistral.dataset import PackedDataset, open_sources
 from normistral.objective import MaskingRule
-from normistral.pipeline.data_stages import heldout_texts
+from normistral.pipeline.corpus_stage import corpus_texts
+from normistral.pipeline.data_stages import heldout_texts, tokenizer_mode
 from normistral.pipeline.dataset_stages import mixture_plan, shard_manifest
 from normistral.pipeline.stage import RunContext, Stage
 from normistral.recipe import Recipe, TrainingSettings
 from normistral.records import STARTED_FILE, read_json, read_metrics, sha256_of_json
 from normistral.scoring import encode_heldout
 from normistral.swap import swap_vocabulary
-from normistral.tokenizer import FIRST_ORDINARY_ID, MASK_ID
+from normistral.tokenizer import TokenRoles
+from normistral.tokenizer.sample import spread
 from normistral.training import HeldOutJob, TrainingJob, train
 from normistral.training.parallel import Trainable
 
+METHODS_WITH_TEXT = ("focus", "calibrated", "distilled")
+
 
 def _run_swap(context: RunContext) -> dict[str, Any]:
-    run = context.run
-    report = swap_vocabulary(run.base_model, run.tokenizer, run.swapped_model, context.recipe.swap.method)
+    run, settings = context.run, context.recipe.swap
+    report = swap_vocabulary(
+        run.base_model,
+        run.tokenizer,
+        run.swapped_model,
+        _swap_method(context.recipe),
+        texts=_swap_texts(context),
+        settings=settings,
+        seed=context.recipe.seed,
+        device=context.runtime.device,
+    )
     return dataclasses.asdict(report)
+
+
+def _swap_method(recipe: Recipe) -> str:
+    """The recipe's; a tokenizer that is kept has no row that a method could make."""
+    return "mean" if recipe.tokenizer.mode == "keep" else recipe.swap.method
+
+
+def _swap_texts(context: RunContext) -> dict[str, list[str]]:
+    """Training text for methods that learn, each source's share spread evenly over it."""
+    recipe = context.recipe
+    if _swap_method(recipe) not in METHODS_WITH_TEXT:
+        return {}
+    corpus = context.record("corpus").counts
+    texts: dict[str, list[str]] = {}
+    for name, weight in recipe.tokenizer_weights.items():
+        wanted = weight * recipe.swap.sample_bytes
+        if available := corpus[name]["train_bytes"]:
+            texts[name] = list(spread(corpus_texts(context, name, "train"), min(1.0, wanted / available)))
+    return texts
+
+
+def _swap_settings(recipe: Recipe) -> dict[str, Any]:
+    """What decides the rows; the settings of methods that learn only where one does."""
+    method = _swap_method(recipe)
+    if method not in METHODS_WITH_TEXT:
+        return {"method": method} | ({"seed": recipe.seed} if method == "random" else {})
+    return {
+        **recipe.swap.model_dump(mode="json"),
+        "weights": recipe.tokenizer_weights,
+        "seed": recipe.seed,
+    }
 
 
 def _show_swap(context: RunContext) -> None:
     counts = context.record("swap").counts
+    if tokenizer_mode(context) == "keep":
+        context.screen.say(f"      the base's tokenizer and rows; {counts['vocabulary']:,} of them")
+        return
+    others = {"mean": "the mean of", "random": "drawn, of"}.get(counts["method"], f"{counts['method']}, of")
     context.screen.say(
         f"      {counts['base_vocabulary']:,} → {counts['vocabulary']:,} tokens, "
-        f"{counts['exact_match_share']:.0%} copied from an equal token, others the mean of "
+        f"{counts['exact_match_share']:.0%} copied from an equal token, others {others} "
         f"{counts['mean_pieces']:.2f} pieces on average; "
         f"{'one tied matrix' if counts['tied'] else 'embeddings and head'}; "
         f"{counts['parameters_before'] / 1e6:,.1f} → {counts['parameters_after'] / 1e6:,.1f} M parameters"
     )
+    if counts.get("text_bytes"):
+        context.screen.say(
+            f"      learned from {counts['text_bytes'] / 1e6:,.1f} MB of text, "
+            f"{counts['model_tokens']:,} tokens of it read by the model, {counts['flops'] / 1e12:,.2f} TFLOP"
+        )
 
 
 SWAP = Stage(
     name="swap",
     purpose="rewrite embeddings and head for the new vocabulary",
-    above=("base", "tokenizer"),
-    settings=lambda recipe: recipe.swap.model_dump(mode="json"),
+    above=("corpus", "base", "tokenizer"),
+    settings=_swap_settings,
     run=_run_swap,
     outputs=("model/*",),
     show=_show_swap,
@@ -61,7 +114,7 @@ def _run_training(
     names = [source.name for source in plan.sources]
     manifest = shard_manifest(context)
     sources = open_sources(run.stage("shards"), manifest, names)
-    objective = recipe.objective
+    objective, roles = recipe.objective, TokenRoles.of(run.tokenizer)
     job = TrainingJob(
         name=name,
         initial_model=initial,
@@ -73,11 +126,12 @@ def _run_training(
             span_lengths=objective.span_lengths,
             replace_with_mask=objective.replace_with_mask,
             replace_with_random=objective.replace_with_random,
-            mask_id=MASK_ID,
-            first_ordinary_id=FIRST_ORDINARY_ID,
-            vocabulary_size=recipe.tokenizer.vocabulary_size,
+            mask_id=roles.shown_as_mask,
+            first_ordinary_id=roles.first_ordinary,
+            vocabulary_size=roles.size,
             final_masked_share=objective.final_masked_share,
             sequences=plan.sequences,
+            later_special_ids=roles.later_special,
         ),
         dataset=PackedDataset(plan, sources, recipe.seed, manifest=manifest.digest),
         first_sequence=first_sequence,
@@ -118,8 +172,9 @@ def _run_realign(context: RunContext) -> dict[str, Any]:
 
 
 def _run_adapt(context: RunContext) -> dict[str, Any]:
-    realign = context.recipe.realign
-    first_sequence = realign.steps * realign.global_batch_size
+    # The run's sequences go on where realign ended, which may be early.
+    taken = int(context.record("realign").counts["steps"])
+    first_sequence = taken * context.recipe.realign.global_batch_size
     initial = context.run.trained_model("realign")
     return _run_training(context, "adapt", initial, context.recipe.adapt, first_sequence, "all")
 
@@ -143,6 +198,8 @@ def _show_training(context: RunContext, name: str) -> None:
 
 def _training_settings(recipe: Recipe, settings: TrainingSettings) -> dict[str, Any]:
     described = settings.model_dump(mode="json")
+    if settings.early_stop is None:
+        del described["early_stop"]  # as before there was such a setting
     if any(budget.action == "replay" for budget in settings.forgetting):
         described["heldout_bytes"] = recipe.evaluation.heldout_bytes
     else:  # measuring changes nothing of what is trained, and may be changed on the way

@@ -9,7 +9,7 @@ from normistral.corpus.reports import corpus_stats, find_corpus
 from normistral.evaluation import LanguageScore, ModelExamples, ModelScore
 from normistral.languages import language_name
 from normistral.pipeline.corpus_stage import dropped_by_step
-from normistral.pipeline.data_stages import tokenizer_comparison
+from normistral.pipeline.data_stages import MODE_NOTES, tokenizer_comparison, tokenizer_mode
 from normistral.pipeline.dataset_stages import mixture_plan
 from normistral.pipeline.machine import machine_facts, software_versions
 from normistral.pipeline.stage import RunContext
@@ -24,8 +24,8 @@ MEANING = (
     "and read both ways, the share guessed right and the bits needed for each."
 )
 STAND_IN_NOTE = (
-    "The base has no <mask>: its unknown token stands in for it, and its masked figures are over its own, "
-    "shorter tokens."
+    "The base has no <mask>: another special token stands in for it, and its masked figures are over its own "
+    "tokens."
 )
 
 
@@ -164,7 +164,8 @@ def _tokenizer_table(context: RunContext) -> Table:
         for row in tokenizer_comparison(context)
     )
     headings = ("tokenizer", "vocabulary", "language", "tokens per word", "bytes per token")
-    return Table(headings, rows, "On held-out text; a word is a piece between white space.")
+    note = f"On held-out text; a word is a piece between white space. {MODE_NOTES[tokenizer_mode(context)]}"
+    return Table(headings, rows, note.strip())
 
 
 def _mixture_table(context: RunContext) -> Table:

@@ -8,15 +8,24 @@ from typing import Any
 
 from normistral.evaluation import ModelExamples, ModelScore, measure_model, show_model
 from normistral.model import ModelConfig
-from normistral.pipeline.data_stages import heldout_texts, tokenizer_comparison
+from normistral.pipeline.data_stages import heldout_texts, tokenizer_comparison, tokenizer_mode
 from normistral.pipeline.dataset_stages import mixture_plan
 from normistral.pipeline.machine import machine_facts, software_versions
 from normistral.pipeline.report_facts import report_facts
 from normistral.pipeline.stage import RunContext, Stage
-from normistral.publish import CardFacts, ScoreFacts, SourceFacts, StageFacts, model_card, publish_model
+from normistral.publish import (
+    CardFacts,
+    ScoreFacts,
+    SourceFacts,
+    StageFacts,
+    model_card,
+    publish_gguf,
+    publish_model,
+)
 from normistral.records import RunFolder, read_json, write_json
 from normistral.report import write_report
 from normistral.samples import SAMPLES, Sample
+from normistral.tokenizer import FIRST_ORDINARY_ID, TokenRoles, load_tokenizer
 from normistral.weights import read_config
 
 MEASURED = ("base", "swap", "realign", "adapt")
@@ -101,7 +110,7 @@ EVALUATION = Stage(
 
 def _run_publish(context: RunContext) -> dict[str, Any]:
     recipe, run = context.recipe, context.run
-    return publish_model(
+    counts = publish_model(
         run.trained_model("adapt"),
         run.tokenizer,
         run.published_model,
@@ -109,6 +118,11 @@ def _run_publish(context: RunContext) -> dict[str, Any]:
         model_card(_card_facts(context)),
         recipe.publish.licence,
     )
+    exported = publish_gguf(run.published_model, recipe.publish.gguf, recipe.name)
+    return counts | {
+        "files": sorted(file.name for file in run.published_model.iterdir()),
+        "gguf": {report.path.name: report.bytes for report in exported},
+    }
 
 
 def _card_facts(context: RunContext) -> CardFacts:
@@ -117,6 +131,7 @@ def _card_facts(context: RunContext) -> CardFacts:
     plan = {source.name: source for source in mixture_plan(context).sources}
     scores = model_scores(run)
     base_sample = _sample_of(recipe.base.model)
+    roles = TokenRoles.of(run.tokenizer)
     runtime = context.runtime
     return CardFacts(
         name=recipe.name,
@@ -146,6 +161,7 @@ def _card_facts(context: RunContext) -> CardFacts:
                 settings,
                 context.record(name).counts["tokens"],
                 context.record(name).counts["training_seconds"],
+                context.record(name).counts["steps"],
             )
             for name, settings in (("realign", recipe.realign), ("adapt", recipe.adapt))
         ),
@@ -158,6 +174,9 @@ def _card_facts(context: RunContext) -> CardFacts:
         base_licence=base_sample.licence if base_sample else None,
         base_attribution=base_sample.attribution if base_sample else None,
         tokenizers=tuple(tokenizer_comparison(context)),
+        tokenizer_mode=tokenizer_mode(context),
+        special_ids_first=not roles.later_special and roles.first_ordinary == FIRST_ORDINARY_ID,
+        begins_with_start=load_tokenizer(run.tokenizer).encode("").ids == [roles.bos],
         scores=tuple(
             score
             for language in (entry.language for entry in scores["base"].languages)

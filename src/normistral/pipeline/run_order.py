@@ -33,18 +33,20 @@ class RunOrder:
     """Of the plan, that training made on the way."""
     steps_done: int
     """Of realign and adapt together, by the newest checkpoint."""
+    realign_steps: int
+    """That realign takes: as planned, until it has ended early."""
 
     @property
     def steps(self) -> int:
         """Of realign and adapt together."""
-        return self.recipe.realign.steps + self.recipe.adapt.steps
+        return self.realign_steps + self.recipe.adapt.steps
 
     def sequences_after(self, steps: int) -> int:
         """How many sequences so many steps of the run take."""
         realign, adapt = self.recipe.realign, self.recipe.adapt
         return (
-            min(steps, realign.steps) * realign.global_batch_size
-            + max(0, steps - realign.steps) * adapt.global_batch_size
+            min(steps, self.realign_steps) * realign.global_batch_size
+            + max(0, steps - self.realign_steps) * adapt.global_batch_size
         )
 
     def audit(self, steps: int) -> list[SourceAudit]:
@@ -73,10 +75,12 @@ def order_of_run(run: RunFolder) -> RunOrder:
             "(normistral run RECIPE --until mixture), or a recipe"
         )
     recipe = load_recipe(run.recipe)
-    realigned, _ = _progress(run, "realign", recipe.realign.last_step)
-    adapted, changes = _progress(run, "adapt", recipe.adapt.last_step)
-    done = recipe.realign.steps + adapted if adapted else realigned
-    return RunOrder(recipe, MixturePlan.from_json(read_json(plan_file)), changes, done)
+    realigned, _ = _progress(run, "realign")
+    adapted, changes = _progress(run, "adapt")
+    record = StageRecord.read(run.stage("realign"))
+    realign_steps = int(record.counts["steps"]) if record else recipe.realign.steps
+    done = realign_steps + adapted if adapted else realigned
+    return RunOrder(recipe, MixturePlan.from_json(read_json(plan_file)), changes, done, realign_steps)
 
 
 def order_of_recipe(recipe: Recipe, cache: Path) -> RunOrder:
@@ -85,7 +89,7 @@ def order_of_recipe(recipe: Recipe, cache: Path) -> RunOrder:
     Raises:
         UserError: if nothing is known of a source, or the mixture cannot be made.
     """
-    return RunOrder(recipe, plan_of_recipe(recipe, cache), (), 0)
+    return RunOrder(recipe, plan_of_recipe(recipe, cache), (), 0, recipe.realign.steps)
 
 
 def run_sources(run: RunFolder, order: RunOrder) -> tuple[ShardManifest, dict[str, TokenSource]]:
@@ -106,10 +110,10 @@ def run_sources(run: RunFolder, order: RunOrder) -> tuple[ShardManifest, dict[st
     return manifest, sources
 
 
-def _progress(run: RunFolder, stage: str, last_step: int) -> tuple[int, tuple[PlanChange, ...]]:
+def _progress(run: RunFolder, stage: str) -> tuple[int, tuple[PlanChange, ...]]:
     """Steps that a training stage has done, and the changes of the plan that it made."""
     checkpoints = sorted((run.stage(stage) / "checkpoints").glob(f"step-????????/{COMPLETE}"))
     kept: dict[str, Any] = read_json(checkpoints[-1]) if checkpoints else {"step": 0, "state": {}}
     changes = tuple(PlanChange.from_json(change) for change in kept["state"].get("changes", ()))
-    is_done = StageRecord.read(run.stage(stage)) is not None
-    return (last_step if is_done else int(kept["step"])), changes
+    record = StageRecord.read(run.stage(stage))
+    return int(record.counts["steps"] if record else kept["step"]), changes

@@ -14,9 +14,15 @@ from torch import Tensor
 
 from normistral.errors import UserError
 from normistral.swap.alignment import Alignment
+from normistral.swap.method import MadeRows, SwapInput, mean_row
 
 CHUNK_TOKENS = 1024
 """New tokens worked on at a time: at width 5,120 some 50 MB of rows."""
+
+
+def mean(given: SwapInput) -> MadeRows:
+    """The method: both tables by `mean_rows`."""
+    return MadeRows(rows=lambda name: mean_rows(given.table(name), given.alignment))
 
 
 def mean_rows(table_VD: Tensor, alignment: Alignment) -> Tensor:
@@ -40,7 +46,7 @@ def mean_rows(table_VD: Tensor, alignment: Alignment) -> Tensor:
             "together; "
             "give the base model's own tokenizer"
         )
-    average_D = _mean_of_all(table_VD)
+    average_D = mean_row(table_VD)
     table_WD = torch.empty(len(alignment.pieces), table_VD.shape[1], dtype=table_VD.dtype)
     for start in range(0, len(alignment.pieces), CHUNK_TOKENS):
         chunk = alignment.pieces[start : start + CHUNK_TOKENS]
@@ -53,11 +59,3 @@ def mean_rows(table_VD: Tensor, alignment: Alignment) -> Tensor:
         means[counts == 0] = average_D
         table_WD[start : start + len(chunk)] = means.to(table_VD.dtype)
     return table_WD
-
-
-def _mean_of_all(table_VD: Tensor) -> Tensor:
-    """The mean row, chunk by chunk, so that a memory-mapped table need not be in memory as a whole."""
-    total_D = torch.zeros(table_VD.shape[1], dtype=torch.float64)
-    for chunk in torch.split(table_VD, 8 * CHUNK_TOKENS):
-        total_D += chunk.sum(0, dtype=torch.float32)
-    return (total_D / table_VD.shape[0]).float()
