@@ -31,6 +31,7 @@ from normistral.inference import future_leak
 from normistral.model.config import ModelConfig
 from normistral.publish import publish_model
 from normistral.publish.folder import published_config
+from normistral.tokenizer import TokenRoles
 from normistral.weights import read_config, read_tensor, tensor_names, write_model_folder
 
 IDS = tuple(range(20, 60))
@@ -134,6 +135,7 @@ def test_the_folder_holds_what_a_model_needs_and_nothing_else(published: Path) -
         "config.json",
         "generation_config.json",
         "model.safetensors",
+        "modeling_normistral.py",
         "tokenizer.json",
         "tokenizer_config.json",
     ]
@@ -162,14 +164,14 @@ def test_the_config_writes_out_what_would_silently_default_to_something_else(pub
     assert config["max_position_embeddings"] == 128
     assert config["rms_norm_eps"] == 1e-5
     assert [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [1, 2, 3]
-    assert "auto_map" not in config
+    assert list(config["auto_map"]) == ["AutoModelForMaskedLM"]
     assert int(config["transformers_version"].partition(".")[0]) >= 5
     assert AutoConfig.from_pretrained(published).rope_parameters["rope_theta"] == 100_000.0
 
 
 def test_mistral_nemos_heads_keep_their_width() -> None:
     nemo = ModelConfig(51_200, 5120, 14_336, 40, 32, 8, 128, 4096, 1e6, None, 1e-5, tied=False)
-    assert published_config(nemo, "bfloat16")["head_dim"] == 128
+    assert published_config(nemo, "bfloat16", TokenRoles(131_072, 0, 1, 2, 10, 14, ()))["head_dim"] == 128
     assert nemo.parameters == 11_429_893_120
 
 

@@ -24,6 +24,19 @@ from normistral.tokenizer import FIRST_ORDINARY_ID, TokenizerRow
 
 TEMPLATE = "card.md.j2"
 
+TOKENIZER_PHRASES = {
+    "replace": "a new tokenizer",
+    "extend": "the base's tokenizer, extended for its languages,",
+    "keep": "the base's own tokenizer",
+}
+TOKENIZER_SENTENCES = {
+    "replace": "The model has a new byte-level BPE tokenizer, trained on its languages, so that it needs "
+    "fewer tokens for the same text.",
+    "extend": "The model has the base's tokenizer with new tokens, learnt on its languages, behind it: the "
+    "base's tokens keep their ids, and the same text needs fewer tokens.",
+    "keep": "The model has the base's own tokenizer, with a `<mask>`: it gives the base's ids for any text.",
+}
+
 BYTES_PER_WEIGHT_8BIT = 1.0
 BYTES_PER_WEIGHT_4BIT = 0.5 + 4 / 64
 """nf4: half a byte, and a float32 scale for each block of 64."""
@@ -72,6 +85,8 @@ class StageFacts:
     """Tokens seen."""
     seconds: float | None = None
     """Wall-clock time."""
+    steps: int | None = None
+    """Optimizer steps taken; None: all that the settings have."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,12 @@ class CardFacts:
     base_attribution: str | None = None
     tokenizers: tuple[TokenizerRow, ...] = ()
     """The comparison on held-out text, as `compare_tokenizers` returns it."""
+    tokenizer_mode: str = "replace"
+    """`replace`, `extend` or `keep`."""
+    special_ids_first: bool = True
+    """Whether the special tokens have the ids of `normistral.tokenizer`, before all others."""
+    begins_with_start: bool = True
+    """Whether the tokenizer puts a start token before a text."""
     scores: tuple[ScoreFacts, ...] = ()
     scores_note: str = ""
     """What the scores mean, in a sentence or two."""
@@ -148,6 +169,8 @@ def model_card(facts: CardFacts) -> str:
         scores=[score for score in facts.scores if score.adapted is not None],
         attributed=[source for source in facts.sources if source.attribution or source.home_page],
         masked_sentence=spell_masks(facts.masked_sentence),
+        tokenizer_phrase=TOKENIZER_PHRASES[facts.tokenizer_mode],
+        tokenizer_sentence=TOKENIZER_SENTENCES[facts.tokenizer_mode],
         first_ordinary_id=FIRST_ORDINARY_ID,
         bytes_8bit=quantised_bytes(facts.model, BYTES_PER_WEIGHT_8BIT),
         bytes_4bit=quantised_bytes(facts.model, BYTES_PER_WEIGHT_4BIT),

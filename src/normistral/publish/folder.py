@@ -4,11 +4,15 @@ The trained weights (float32, Hugging Face's names) pass through one tensor at a
 way, so that memory holds a shard and not the model. config.json writes out every setting whose default
 would be wrong and silent: head width, no sliding window, rotary base, and `is_causal: true`, without which
 `is_causal=False` is refused or, worse, ignored by the libraries that load the folder as an encoder.
+
+One file of code lies in the folder, for `AutoModelForMaskedLM` alone, which `transformers` has not for this
+architecture; nothing else asks for it, and with `normistral.inference` imported it is not needed either.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -19,15 +23,19 @@ import transformers
 from torch import Tensor
 
 from normistral.errors import UserError
+from normistral.inference import masked_lm
 from normistral.model.config import ModelConfig
-from normistral.tokenizer import BOS_ID, EOS_ID, PAD_ID, check_special_tokens, load_tokenizer
+from normistral.records import sha256_of_file
+from normistral.tokenizer import TOKENIZER_FILE, TokenRoles, check_trainable
 from normistral.weights import copy_files, read_config, read_tensor, tensor_names, write_model_folder
 
 PublishedDtype = Literal["bfloat16", "float32"]
 
 APACHE_LICENCE = "apache-2.0"
+MODELLING_FILE = "modeling_normistral.py"
+AUTO_MAP = {"AutoModelForMaskedLM": f"modeling_normistral.{masked_lm.NorMistralForMaskedLM.__name__}"}
+"""For reading alone, so that writing needs no trust in a folder's code."""
 LICENCE_TEXT = "LICENSE-Apache-2.0.j2"
-SPECIAL_IDS = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
 
 
 def publish_model(
@@ -56,19 +64,21 @@ def publish_model(
             things, or the disk is full.
     """
     config = ModelConfig.from_hugging_face(read_config(trained))
-    _check_tokenizer(tokenizer, config, trained)
+    roles = TokenRoles.of(tokenizer)
+    _check_tokenizer(tokenizer, roles, config, trained)
 
     def add_files(folder: Path) -> None:
         copy_files(tokenizer, folder)
-        _write_json(folder / "generation_config.json", SPECIAL_IDS | _written_by())
+        _write_json(folder / "generation_config.json", roles.model_ids() | _written_by())
         (folder / "README.md").write_text(card, encoding="utf-8")
+        shutil.copyfile(masked_lm.__file__, folder / MODELLING_FILE)
         if licence.lower() == APACHE_LICENCE:
             text = resources.files(__package__).joinpath(LICENCE_TEXT).read_text(encoding="utf-8")
             (folder / "LICENSE").write_text(text, encoding="utf-8")
 
     written = write_model_folder(
         output,
-        published_config(config, dtype),
+        published_config(config, dtype, roles),
         _cast_tensors(trained, getattr(torch, dtype)),
         add_files=add_files,
     )
@@ -81,19 +91,22 @@ def publish_model(
     }
 
 
-def published_config(config: ModelConfig, dtype: PublishedDtype) -> dict[str, Any]:
+def published_config(config: ModelConfig, dtype: PublishedDtype, roles: TokenRoles) -> dict[str, Any]:
     """What the published config.json holds.
 
     Args:
         config: the model's shape.
         dtype: precision of its weights.
+        roles: of its tokenizer's special tokens.
     """
     return {
         **config.to_hugging_face(),
         # Where transformers 4 and other readers look for it; equal to the value in rope_parameters.
         "rope_theta": config.rope_theta,
-        **SPECIAL_IDS,
+        **roles.model_ids(),
+        "mask_token_id": roles.mask,  # for the class that reads
         "dtype": dtype,
+        "auto_map": AUTO_MAP,
         **_written_by(),
     }
 
@@ -108,13 +121,18 @@ def _cast_tensors(trained: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tens
         yield name, read_tensor(trained, name).to(dtype)
 
 
-def _check_tokenizer(folder: Path, config: ModelConfig, trained: Path) -> None:
-    tokenizer = load_tokenizer(folder)
-    check_special_tokens(tokenizer, str(folder))
-    if tokenizer.get_vocab_size() != config.vocabulary_size:
+def _check_tokenizer(folder: Path, roles: TokenRoles, config: ModelConfig, trained: Path) -> None:
+    """A table may have rows that no token has (padding); a token without a row belongs to another model."""
+    check_trainable(roles, str(folder))
+    if roles.size > config.vocabulary_size:
         raise UserError(
-            f"tokenizer {folder} has {tokenizer.get_vocab_size():,} tokens and the model {trained} "
+            f"tokenizer {folder} has {roles.size:,} tokens and the model {trained} "
             f"{config.vocabulary_size:,}: give the tokenizer that the model was trained with"
+        )
+    own = trained / TOKENIZER_FILE
+    if own.is_file() and sha256_of_file(own) != sha256_of_file(folder / TOKENIZER_FILE):
+        raise UserError(
+            f"tokenizer {folder} is not that of the model {trained}: give the one it was trained with"
         )
 
 

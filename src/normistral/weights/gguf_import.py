@@ -1,10 +1,7 @@
 """Import a GGUF file (llama.cpp's format) as a Hugging Face model folder.
 
 Metadata become config.json and a tokenizer; each tensor is dequantised, brought into Hugging Face's name and
-order of rows, and written before the next is read. GGUF calls Llama and Mistral models alike `llama`. Two
-things differ from Hugging Face: names, and the rows of the query and key projections, because llama.cpp
-rotates neighbouring pairs of a head's dimensions where Hugging Face rotates the two halves against each
-other.
+order of rows (`gguf_tensors`), and written before the next is read.
 """
 
 from __future__ import annotations
@@ -22,30 +19,20 @@ from torch import Tensor
 
 from normistral.errors import UserError
 from normistral.progress import tracked
+from normistral.weights.gguf_tensors import (
+    GGUF_ARCHITECTURE,
+    ROPE_FACTORS,
+    expected_tensors,
+    halves_from_pairs,
+    rotated_heads,
+)
 from normistral.weights.gguf_tokenizer import check_pre_tokenizer, save_gguf_tokenizer, special_token_ids
 from normistral.weights.model_folder import (
-    EMBEDDINGS,
-    LM_HEAD,
     SUPPORTED_ARCHITECTURES,
     WrittenModel,
     copy_files,
     write_model_folder,
 )
-
-GGUF_ARCHITECTURE = "llama"
-"""What GGUF calls both Llama and Mistral models."""
-
-_BLOCK_TENSORS = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 
 
 def import_gguf(
@@ -175,15 +162,14 @@ def _shortest(value: float) -> float:
 def _hugging_face_tensors(
     path: Path, tensors: dict[str, Any], config: dict[str, Any], dtype: torch.dtype
 ) -> Iterator[tuple[str, Tensor]]:
-    expected = _expected_tensors(config)
+    expected = expected_tensors(config)
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise UserError(f"GGUF file {path} has no tensor {missing[0]}; get a complete file")
     for name in tensors:
         if name not in expected:
-            what = "Llama-3's RoPE scaling as" if name == "rope_freqs.weight" else "an unknown tensor"
+            what = "Llama-3's RoPE scaling as" if name == ROPE_FACTORS else "an unknown tensor"
             raise UserError(f"GGUF file {path} has {what} {name}, which {_RATHER_FOLDER}")
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for name in tracked(expected, f"importing {path.name}", len(expected), "tensors"):
         target, shape = expected[name]
         values = _dequantised(path, tensors[name])
@@ -193,38 +179,10 @@ def _hugging_face_tensors(
                 f"{shape}; "
                 "get the file anew"
             )
-        projection = target.split(".")[-2]
-        if projection in heads:
-            values = _halves_from_pairs(values, heads[projection])
+        heads = rotated_heads(target, config)
+        if heads is not None:
+            values = halves_from_pairs(values, heads)
         yield target, torch.from_numpy(np.require(values, requirements=["C", "W"])).to(dtype)
-
-
-def _expected_tensors(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """GGUF name → (Hugging Face name, shape), in the order of a forward pass."""
-    width, ffn_width, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    queries = config["num_attention_heads"] * config["head_dim"]
-    keys = config["num_key_value_heads"] * config["head_dim"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "attn_norm": (width,),
-        "attn_q": (queries, width),
-        "attn_k": (keys, width),
-        "attn_v": (keys, width),
-        "attn_output": (width, queries),
-        "ffn_norm": (width,),
-        "ffn_gate": (ffn_width, width),
-        "ffn_up": (ffn_width, width),
-        "ffn_down": (width, ffn_width),
-    }
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        "token_embd.weight": (EMBEDDINGS, (vocabulary, width))
-    }
-    for layer in range(config["num_hidden_layers"]):
-        for name, target in _BLOCK_TENSORS.items():
-            expected[f"blk.{layer}.{name}.weight"] = (f"model.layers.{layer}.{target}.weight", shapes[name])
-    expected["output_norm.weight"] = ("model.norm.weight", (width,))
-    if not config["tie_word_embeddings"]:
-        expected["output.weight"] = (LM_HEAD, (vocabulary, width))
-    return expected
 
 
 def _dequantised(path: Path, tensor: Any) -> npt.NDArray[np.float32]:
@@ -237,9 +195,3 @@ def _dequantised(path: Path, tensor: Any) -> npt.NDArray[np.float32]:
             "read here; give the model as F16, BF16, F32, Q8_0 or a K-quant"
         ) from error
     return values
-
-
-def _halves_from_pairs(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Reorder a projection's rows, head by head, from rotated neighbours (0 1, 2 3, …) to rotated halves."""
-    rows, columns = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -26,6 +26,9 @@ from normistral.errors import UserError
 BYTE_LEVEL_BPE = "gpt2"
 """What `tokenizer.ggml.model` calls byte-level BPE."""
 
+TOKENIZER_JSON = "tokenizer.huggingface.json"
+"""Key of the whole tokenizer.json, where the file's writer has put it in; llama.cpp does not look at it."""
+
 LLAMA_3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -42,8 +45,14 @@ TEKKEN_PATTERN = (
 class TokenType(IntEnum):
     """Values of `tokenizer.ggml.token_type` that matter here."""
 
+    NORMAL = 1
     CONTROL = 3
     USER_DEFINED = 4
+    UNUSED = 5
+
+
+_MATCHED_WHOLE = (TokenType.CONTROL, TokenType.USER_DEFINED)
+"""Tokens that are found in a text before it is split."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ def gguf_tokenizer(path: Path, metadata: dict[str, Any]) -> Tokenizer:
     check_pre_tokenizer(path, metadata)
     kind = KINDS[metadata["tokenizer.ggml.pre"]]
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    if metadata.get(TOKENIZER_JSON):
+        return _whole_tokenizer(path, metadata[TOKENIZER_JSON], tokens)
     vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     try:
@@ -136,13 +147,25 @@ def gguf_tokenizer(path: Path, metadata: dict[str, Any]) -> Tokenizer:
     tokenizer.pre_tokenizer = kind.pre_tokenizer()
     tokenizer.decoder = ByteLevelDecoder()
     types = metadata.get("tokenizer.ggml.token_type") or []
-    added = [(token, kind_) for token, kind_ in zip(tokens, types, strict=False) if kind_ in tuple(TokenType)]
+    added = [(token, kind_) for token, kind_ in zip(tokens, types, strict=False) if kind_ in _MATCHED_WHOLE]
     # In the order of their ids, so that tokenizers finds each where it stands instead of numbering anew.
     for token, kind_ in added:
         special = kind_ == TokenType.CONTROL
         add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
         add([AddedToken(token, special=special, normalized=False)])
     _add_template(tokenizer, tokens, metadata, kind)
+    return tokenizer
+
+
+def _whole_tokenizer(path: Path, text: str, tokens: list[str]) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise UserError(f"GGUF file {path} has a broken tokenizer ({error}); get the file anew") from error
+    if any(tokens[token_id : token_id + 1] != [token] for token, token_id in tokenizer.get_vocab().items()):
+        raise UserError(
+            f"GGUF file {path} holds two tokenizers that contradict each other; get the file anew"
+        )
     return tokenizer
 
 
@@ -192,7 +215,7 @@ def save_gguf_tokenizer(path: Path, metadata: dict[str, Any], folder: Path, cont
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
     }
-    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "mask": "mask"}
     for role, key in names.items():
         token_id = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if token_id is not None:

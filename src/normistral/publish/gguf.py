@@ -1,0 +1,64 @@
+"""Write a published model as GGUF files, which llama.cpp opens, beside its safetensors or elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from normistral.errors import UserError
+from normistral.weights import GGUF_KINDS, ExportReport, GgufKind, export_gguf, read_config
+
+CARD_HEADING = re.compile(r"^# ([A-Za-z0-9][A-Za-z0-9_.-]*)$", re.MULTILINE)
+GGUF_SUFFIX = ".gguf"
+
+
+def publish_gguf(
+    model: Path, kinds: Sequence[GgufKind], name: str | None = None, output: Path | None = None
+) -> list[ExportReport]:
+    """Write a model folder as GGUF, one file for each kind.
+
+    Args:
+        model: the published model's folder.
+        kinds: precision of the files, each one of `GGUF_KINDS`.
+        name: what the model is called; default: the heading of its card, else its folder's name.
+        output: a file (for one kind) or a folder; default: `NAME-KIND.gguf` in the model's folder.
+
+    Returns:
+        What was written, in the order of `kinds`.
+
+    Raises:
+        UserError: if a kind is unknown or given twice, several kinds shall go into one file, or as
+            `export_gguf`.
+    """
+    unknown = [kind for kind in kinds if kind not in GGUF_KINDS]
+    if unknown:
+        raise UserError(f"GGUF kind '{unknown[0]}' is not known: give one of {', '.join(GGUF_KINDS)}")
+    if len(set(kinds)) < len(kinds):
+        raise UserError(f"a GGUF kind is given twice: {', '.join(kinds)}")
+    read_config(model)
+    name = name or model_name(model)
+    is_file = output is not None and output.suffix == GGUF_SUFFIX
+    if is_file and len(kinds) > 1:
+        raise UserError(f"{output} is one file and {len(kinds)} kinds are asked for; give a folder")
+
+    def place(kind: GgufKind) -> Path:
+        if output is not None and is_file:
+            return output
+        return (output or model) / gguf_file_name(name, kind)
+
+    return [export_gguf(model, place(kind), kind, name) for kind in kinds]
+
+
+def gguf_file_name(name: str, kind: GgufKind) -> str:
+    """What a model's GGUF file is called."""
+    return f"{name}-{kind}{GGUF_SUFFIX}"
+
+
+def model_name(model: Path) -> str:
+    """What a model folder calls its model: the heading of its card, else the folder's own name."""
+    try:
+        heading = CARD_HEADING.search((model / "README.md").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        heading = None
+    return heading[1] if heading else model.resolve().name
