@@ -30,7 +30,7 @@ from normistral.corpus.documents import Document, writing_documents
 from normistral.dataset.encoder import batched_texts, fast_encoder, reference_encoder
 from normistral.dataset.text_parts import text_parts
 from normistral.dataset.tokenise import Encoding, ShardTask, write_text_shard
-from normistral.tokenizer import EOS_ID, plain_text_tokenizer, save_tokenizer, train_tokenizer
+from normistral.tokenizer import BOS_ID, EOS_ID, plain_text_tokenizer, save_tokenizer, train_tokenizer
 
 LANGUAGES = ("nob", "sme", "fao", "nno", "swe", "isl", "dan", "eng")
 BYTES_EACH = 12_000_000
@@ -90,7 +90,8 @@ def main() -> None:
         reference = plain_text_tokenizer(Tokenizer.from_str(content))
         slow, slow_seconds = measured(
             lambda reference=reference, batches=batches: [
-                [encoding.ids for encoding in reference.encode_batch(batch)] for batch in batches
+                [each.ids for each in reference.encode_batch(batch, add_special_tokens=False)]
+                for batch in batches
             ]
         )
         encode = fast_encoder.__wrapped__(content)
@@ -116,7 +117,9 @@ def main() -> None:
         for encoder in ("fastokens", "tokenizers"):
             task = ShardTask(Path(folder), encoder, part)
             _, seconds = measured(
-                lambda task=task, e=encoder: [write_text_shard(task, Encoding(content, e, 51_200, EOS_ID))]
+                lambda task=task, e=encoder: [
+                    write_text_shard(task, Encoding(content, e, 51_200, BOS_ID, EOS_ID))
+                ]
             )
             print(f"from Parquet to a shard with {encoder}: {size / seconds:.1f} MB a CPU-s")
     print(f"Python {sys.version.split()[0]}, one thread")

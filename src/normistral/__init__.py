@@ -11,22 +11,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normistral.inference import fill_mask, generate, load
+    from normistral.inference import (
+        embed,
+        fill_mask,
+        fill_masks,
+        generate,
+        generate_batch,
+        load,
+        score_texts,
+        translate,
+    )
     from normistral.pipeline import run
     from normistral.recipe import load_recipe
     from normistral.swap import swap_vocabulary
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "fill_mask", "generate", "load", "load_recipe", "run", "swap_vocabulary"]
+__all__ = [
+    "__version__",
+    "embed",
+    "fill_mask",
+    "fill_masks",
+    "generate",
+    "generate_batch",
+    "load",
+    "load_recipe",
+    "run",
+    "score_texts",
+    "swap_vocabulary",
+    "translate",
+]
 
 _ROOMS = {
+    "embed": "inference",
     "fill_mask": "inference",
+    "fill_masks": "inference",
     "generate": "inference",
+    "generate_batch": "inference",
     "load": "inference",
     "load_recipe": "recipe",
     "run": "pipeline",
+    "score_texts": "inference",
     "swap_vocabulary": "swap",
+    "translate": "inference",
 }
 
 

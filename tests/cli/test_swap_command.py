@@ -53,3 +53,27 @@ def test_a_mistake_is_one_sentence(
     assert run(monkeypatch, "swap", str(tmp_path / "nowhere"), str(new_tokenizer), str(tmp_path / "out")) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_method_learns_from_the_texts_it_is_given(
+    tiny_model_folder: Path,
+    new_tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "nob.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 9))
+    arguments = ("swap", str(tiny_model_folder), str(new_tokenizer), str(tmp_path / "out"))
+    learning = (*arguments, "--method", "calibrated", "--data", f"nob={tmp_path / 'nob.jsonl'}")
+    assert run(monkeypatch, *learning, "--sample-bytes", "300", "--json") == 0
+    output = capsys.readouterr().out
+    told = json.loads(output.splitlines()[-1])
+    assert told["method"] == "calibrated"
+    assert 200 < told["text_bytes"] < 400
+    assert told["flops"] > 0
+    assert f"{told['model_tokens']:,} tokens of it read by the model" in output
+
+    assert run(monkeypatch, *arguments, "--method", "calibrated", "--overwrite") == 2
+    assert "learns from text and got none" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--method", "magic", "--overwrite") == 2
+    assert "--method magic: expected one of mean" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from running import run
@@ -49,9 +50,48 @@ def test_train_and_compare(
     assert told["tokenizers"][0]["parity_gini"] is None, "one language has nothing to be compared with"
 
 
+def test_counts_are_kept_for_other_weights_and_parity(
+    texts: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = ("--data", texts["nob"], "--data", texts["sme"], "--size", "320")
+    counts = tmp_path / "counts"
+    train = ("tokenizer", "train", str(tmp_path / "one"), *data, "--counts", str(counts), "--json")
+    assert run(monkeypatch, *train) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["vocabulary_size"], told["left_out"], told["parallel_tokens"]) == (320, 0.0, None)
+    kept = {file: file.stat().st_mtime_ns for file in counts.iterdir()}
+    assert len(kept) == 2
+    same = ("--parallel", texts["nob"], "--parallel", texts["sme"])
+    other = ("tokenizer", "train", str(tmp_path / "two"), *data, "--counts", str(counts), "--json")
+    assert run(monkeypatch, *other, "--parity", "8", *same, "--weight", "nob=3", "--weight", "sme=1") == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["parallel_tokens"].keys() == {"nob", "sme"}
+    assert {file: file.stat().st_mtime_ns for file in counts.iterdir()} == kept, "nothing was counted again"
+
+    plot = tmp_path / "plot.svg"
+    both = (str(tmp_path / "one"), str(tmp_path / "two"))
+    assert run(monkeypatch, "tokenizer", "compare", *both, *data[:4], "--plot", str(plot)) == 0
+    drawn = ElementTree.parse(plot).getroot()
+    bars = [
+        each for each in drawn.iter("{http://www.w3.org/2000/svg}rect") if "b" in each.get("class", "")[:1]
+    ]
+    assert len(bars) == 4
+    assert "prefers-color-scheme: dark" in plot.read_text()
+    assert "http" not in plot.read_text().replace("http://www.w3.org/2000/svg", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("train", "{out}", "--data", "{nob}", "--parity", "8"), "--parity and --parallel go together"),
+        (("train", "{out}", "--data", "{nob}", "--parity", "8", "--parallel", "{nob}"), "at least two"),
+        (
+            ("train", "{out}", "--data", "{nob}", "--parity", "8", "--parallel", "{sme}"),
+            "parallel text names sme, of which there is no text to learn from (nob)",
+        ),
         (("compare", "nowhere", "--data", "{nob}"), "tokenizer nowhere does not exist"),
         (("compare", "{tiny}"), "--data is missing"),
         (("compare", "{tiny}", "--data", "nob"), "--data nob: expected LANG=PATH"),

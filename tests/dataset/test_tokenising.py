@@ -38,9 +38,9 @@ from normistral.dataset.encoder import (
 )
 from normistral.dataset.shards import ShardWriter
 from normistral.dataset.text_parts import read_part, text_parts
-from normistral.dataset.tokenise import with_ends
+from normistral.dataset.tokenise import with_edges
 from normistral.errors import UserError
-from normistral.tokenizer import EOS_ID, plain_text_tokenizer
+from normistral.tokenizer import BOS_ID, EOS_ID, plain_text_tokenizer
 from normistral.tokenizer.load import TOKENIZER_FILE
 
 pytest.importorskip("fastokens")
@@ -88,7 +88,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def make(documents: dict[str, list[Path]], folder: Path, tokenizer: Path, **options: Any) -> ShardManifest:
     manifest, _ = tokenise_documents(
-        documents, folder, tokenizer / TOKENIZER_FILE, EOS_ID, SHARD_BYTES, **options
+        documents, folder, tokenizer / TOKENIZER_FILE, (BOS_ID, EOS_ID), SHARD_BYTES, **options
     )
     manifest.write(folder)
     return manifest
@@ -142,7 +142,7 @@ if __name__ == "__main__":
     documents, folder, tokenizer = json.loads(sys.argv[1])
     module.BYTES_WORTH_A_PROCESS = 1
     files = {name: [Path(file) for file in files] for name, files in documents.items()}
-    given = (files, Path(folder), Path(tokenizer), 2, 120_000, "reference", 2)
+    given = (files, Path(folder), Path(tokenizer), (1, 2), 120_000, "reference", 2)
     manifest, _ = module.tokenise_documents(*given)
     manifest.write(Path(folder))
 """
@@ -225,11 +225,11 @@ def test_a_broken_documents_file_is_named(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.lists(st.integers(3, 9), max_size=5), max_size=6))
-def test_each_document_gets_its_end(rows: list[list[int]]) -> None:
+def test_each_document_gets_its_start_and_its_end(rows: list[list[int]]) -> None:
     ids = np.array([token for row in rows for token in row], dtype=np.uint32)
-    ended, lengths = with_ends(ids, np.array([len(row) for row in rows], dtype=np.int64), 2)
-    assert ended.tolist() == [token for row in rows for token in (*row, 2)]
-    assert lengths.tolist() == [len(row) + 1 for row in rows]
+    edged, lengths = with_edges(ids, np.array([len(row) for row in rows], dtype=np.int64), 1, 2)
+    assert edged.tolist() == [token for row in rows for token in (1, *row, 2)]
+    assert lengths.tolist() == [len(row) + 2 for row in rows]
 
 
 # --- Encoders

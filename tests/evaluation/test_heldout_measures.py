@@ -11,8 +11,7 @@ import pytest
 from normistral.errors import UserError
 from normistral.evaluation import ModelScore, measure_model, show_model
 from normistral.recipe import EvaluationSettings, ObjectiveSettings
-from normistral.scoring import SpecialIds
-from normistral.tokenizer import load_tokenizer
+from normistral.tokenizer import TokenRoles
 from normistral.training import Runtime
 
 RUNTIME = Runtime("cpu", "float32", 1)
@@ -42,8 +41,10 @@ def test_a_base_without_mask_is_measured_with_its_unknown_token_and_marked(
     settings = json.loads((base / "tokenizer_config.json").read_text())
     del settings["mask_token"]
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
-    ids = SpecialIds.of(base, load_tokenizer(base))
-    assert (ids.mask, ids.unknown, ids.start, ids.first_ordinary) == (None, 0, 1, 16)
+    named = (base / "tokenizer.json").read_text()
+    (base / "tokenizer.json").write_text(named.replace('"<mask>"', '"<special_11>"'))
+    roles = TokenRoles.of(base)
+    assert (roles.mask, roles.shown_as_mask, roles.start, roles.first_ordinary) == (None, 0, 1, 16)
     assert not measure_model("base", base, TEXTS, ObjectiveSettings(), RUNTIME).has_mask_token
     settings = EvaluationSettings(
         continuations=("Oslo",), masked_sentences=("Oslo er<mask>.",), max_new_tokens=3

@@ -15,21 +15,28 @@ import typer
 from normistral import __version__
 from normistral.cli.corpus import corpus_app
 from normistral.cli.evaluate import evaluate_command
+from normistral.cli.finetune import finetune_command, predict_command
 from normistral.cli.model_options import JsonOption
 from normistral.cli.places import cache_folder, program_name
 from normistral.cli.plan import plan_command
 from normistral.cli.publish import publish_command
-from normistral.cli.read import fill_mask_command
+from normistral.cli.quantize import quantize_command
+from normistral.cli.read import embed_command, fill_mask_command, score_command
 from normistral.cli.screen import Terminal
+from normistral.cli.serve import serve_command
 from normistral.cli.swap import swap_command
 from normistral.cli.tokenizer import tokenizer_app
-from normistral.cli.write import generate_command
+from normistral.cli.verify import verify_command
+from normistral.cli.write import generate_command, translate_command
 from normistral.errors import LostProcess, Stopped, UserError
 
 INTERRUPTED = 130
 """Exit code of a command that was asked to stop, as shells have it."""
 
 GO_ON = "the same command (without --redo) goes on from here"
+
+CHATTY_LOGGERS = ("torchao", "torch.utils._pytree", "bitsandbytes.backends.cpu.ops")
+"""Loaded by transformers and PEFT; they tell of kernels that are not there."""
 
 app = typer.Typer(
     help="Turn an open base language model into a model of your language.",
@@ -44,9 +51,17 @@ app.add_typer(tokenizer_app, name="tokenizer")
 app.command("plan")(plan_command)
 app.command("evaluate")(evaluate_command)
 app.command("publish")(publish_command)
+app.command("verify")(verify_command)
 app.command("swap")(swap_command)
+app.command("finetune")(finetune_command)
+app.command("predict")(predict_command)
 app.command("generate")(generate_command)
+app.command("translate")(translate_command)
 app.command("fill-mask")(fill_mask_command)
+app.command("score")(score_command)
+app.command("embed")(embed_command)
+app.command("quantize")(quantize_command)
+app.command("serve")(serve_command)
 
 
 @app.callback()
@@ -144,7 +159,7 @@ def main() -> None:
     rank = os.environ.get("RANK", "0")  # of a process of many
     if not debug:  # read when torch is imported; its warnings of a lost process fill a screen each
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    for chatty in ("torchao", "torch.utils._pytree"):  # transformers loads torchao; it tells of other kernels
+    for chatty in CHATTY_LOGGERS:
         logging.getLogger(chatty).setLevel(logging.ERROR)
     who = "normistral" if rank == "0" else f"normistral, process {rank}"
     try:

@@ -1,4 +1,5 @@
-"""The command `normistral publish`: a built corpus as a data set folder (a model is published by `run`)."""
+"""The command `normistral publish`: a model as GGUF files, or a built corpus as a data set folder (a model's
+own folder is published by `run`)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,26 @@ from normistral.errors import UserError
 
 
 def publish_command(
-    out: Annotated[Path, typer.Argument(help="Folder to write; an earlier data set there is replaced.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A model's folder, or its run's; with --corpus the folder to write, where an earlier data "
+            "set is replaced."
+        ),
+    ],
+    gguf: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND", help="Write the model for llama.cpp: F32, F16, BF16, Q8_0 or Q4_0; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="GGUF: file or folder to write; default NAME-KIND.gguf in the model's folder, where `serve` "
+            "finds it."
+        ),
+    ] = None,
     corpus: Annotated[Path | None, typer.Option(help="Folder of the run whose corpus is published.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="Only this source; repeatable.")] = None,
     name: Annotated[str, typer.Option(help="What the data set is called; default: as the folder.")] = "",
@@ -30,15 +50,22 @@ def publish_command(
     public: Annotated[bool, typer.Option("--public", help="Let everybody see a new repository.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line last.")] = False,
 ) -> None:
-    """Write a built corpus, or some of its sources, as a data set folder with a card.
+    """Write a model as GGUF files; or a built corpus, or some of its sources, as a data set folder.
 
-    Example: normistral publish --corpus runs/saami --source crawl saami-web --contact you@example.org
+    Examples: normistral publish runs/quickstart --gguf Q4_0
+
+    normistral publish --corpus runs/saami --source crawl saami-web --contact you@example.org
     """
+    if gguf:
+        _publish_gguf(folder, gguf, out, bool(corpus), name, as_json)
+        return
     if corpus is None:
         raise UserError(
-            "publish needs --corpus RUN, the run whose corpus is published; a model is published by "
-            "`normistral run`, into RUN/model"
+            "publish needs --gguf KIND, to write a model for llama.cpp, or --corpus RUN, whose corpus "
+            "is published; a model's folder is published by `normistral run`, into RUN/model"
         )
+    if out is not None:
+        raise UserError("--out goes with --gguf; with --corpus the folder to write stands alone")
     from normistral.corpus.reports import find_corpus
     from normistral.publish import publish_corpus, upload_data_set
     from normistral.publish.upload import check_hub_id
@@ -47,7 +74,7 @@ def publish_command(
         check_hub_id(upload)
     written = publish_corpus(
         find_corpus(corpus),
-        out,
+        folder,
         name,
         description,
         contact,
@@ -55,14 +82,41 @@ def publish_command(
         tuple(accept_licence or ()),
         upload or "",
     )
-    address = upload_data_set(out, upload, private=not public) if upload else None
+    address = upload_data_set(folder, upload, private=not public) if upload else None
     if as_json:
-        print(json.dumps({"folder": str(out), "address": address, **written}, ensure_ascii=False))
+        print(json.dumps({"folder": str(folder), "address": address, **written}, ensure_ascii=False))
         return
     print(
-        f"{out}: {written['documents']:,} documents, {written['words']:,} words, "
+        f"{folder}: {written['documents']:,} documents, {written['words']:,} words, "
         f"{written['text_bytes'] / 1e6:,.1f} MB of text in {', '.join(written['languages'])}, "
-        f"{len(written['files'])} files; read {out / 'README.md'} before you give it away"
+        f"{len(written['files'])} files; read {folder / 'README.md'} before you give it away"
     )
     if address:
         print(f"uploaded to {address}{'' if public else ' (private, if the repository is new)'}")
+
+
+def _publish_gguf(
+    folder: Path, kinds: list[str], out: Path | None, has_corpus: bool, name: str, as_json: bool
+) -> None:
+    from normistral.publish import publish_gguf
+    from normistral.records import RunFolder
+
+    if has_corpus:
+        raise UserError("--gguf writes a model and --corpus a corpus; give one of them")
+    run = RunFolder(folder)
+    model = run.published_model if (run.published_model / "config.json").is_file() else folder
+    reports = publish_gguf(model, kinds, name or None, out)  # type: ignore[arg-type]  # kinds are checked there
+    if as_json:
+        files = [
+            {"file": str(r.path), "kind": r.kind, "bytes": r.bytes, "parameters": r.parameters}
+            for r in reports
+        ]
+        print(json.dumps({"files": files, "limits": list(reports[0].limits)}, ensure_ascii=False))
+        return
+    for report in reports:
+        print(
+            f"{report.path}: {report.parameters:,} parameters in {report.kind}, "
+            f"{report.bytes / 1e6:,.1f} MB, {report.seconds:.1f} s"
+        )
+    for limit in reports[0].limits:
+        print(f"note: {limit}")

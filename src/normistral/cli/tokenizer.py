@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +18,8 @@ from normistral.cli.screen import Terminal
 from normistral.errors import UserError
 
 if TYPE_CHECKING:
-    from normistral.tokenizer import TokenizerRow, TokenizerSummary
+    from normistral.recipe import SourceSettings
+    from normistral.tokenizer import TokenizerRow, TokenizerSummary, WordCounts
 
 tokenizer_app = typer.Typer(
     help="Train a tokenizer, and compare tokenizers.",
@@ -40,57 +44,145 @@ def train_command(
     sample_bytes: Annotated[
         int, typer.Option(min=1, help="UTF-8 bytes of text to learn from.")
     ] = 200_000_000,
+    parity: Annotated[
+        float,
+        typer.Option(
+            min=0, max=64, help="How much languages that need more tokens for the same content weigh more."
+        ),
+    ] = 0.0,
+    parallel: Annotated[
+        list[str] | None,
+        typer.Option(help="LANG=PATH of the same content in each language, for --parity; repeatable."),
+    ] = None,
+    counts: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps counts of words: other weights or sizes then take seconds."),
+    ] = None,
     context_length: Annotated[int, typer.Option(min=1, help="The model's longest input, in tokens.")] = 4096,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a tokenizer at OUT.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line last.")] = False,
 ) -> None:
     """Train a byte-level BPE tokenizer on a weighted sample of languages.
 
     Example: normistral tokenizer train my-tokenizer --data nob=nob/*.jsonl.zst --data sme=sme/*.jsonl.zst
     """
-    from normistral.progress import tracked
-    from normistral.tokenizer import SourceSample, sample_texts, save_tokenizer, train_tokenizer
+    from normistral.tokenizer import Parity, SourceSample, save_tokenizer, train_from_counts, weigh_sources
 
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise UserError(f"output folder {out} is not empty; give a new folder, or --overwrite to replace it")
+    if bool(parity) != bool(parallel):
+        raise UserError("--parity and --parallel go together: give both, or neither")
     sources = {source.name: source for source in data_sources("--data", data or ())}
-    cache = cache_folder()
-    available = {
-        name: sum(len(text.encode()) for text in texts_of(source, cache)) for name, source in sources.items()
-    }
-    languages = [source.language for source in sources.values()]
-    shares = _shares(weight or (), languages)
-    in_language = {
-        language: sum(available[name] for name in sources if sources[name].language == language)
-        for language in languages
-    }
-    taken: dict[str, SourceSample] = {}
-    texts = sample_texts(
-        {name: texts_of(source, cache) for name, source in sources.items()},
-        available,
-        {  # a language's share goes to its files by their size
-            name: shares[source.language] * available[name] / in_language[source.language]
-            for name, source in sources.items()
-        },
-        sample_bytes,
-        taken,
-    )
-    tokenizer = train_tokenizer(tracked(texts, "reading the sample", unit="documents"), size)
-    save_tokenizer(tokenizer, out, context_length)
+    languages = {name: source.language for name, source in sources.items()}
+    shares = _shares(weight or (), list(languages.values()))
+    balance = Parity(_texts_by_language("--parallel", parallel), parity) if parallel else None
+    if balance:
+        balance.check(list(dict.fromkeys(languages.values())))
+    with _counts_folder(counts) as folder:
+        counted = _counted(sources, shares, sample_bytes, folder)
+        size_of = dict.fromkeys(shares, 0)
+        for name, found in counted.items():
+            size_of[languages[name]] += found.available_bytes
+        taken: dict[str, SourceSample] = {}
+        weighed = weigh_sources(
+            counted,
+            {  # a language's share goes to its files by their size
+                name: shares[languages[name]] * found.available_bytes / size_of[languages[name]]
+                for name, found in counted.items()
+            },
+            languages,
+            sample_bytes,
+            taken,
+        )
+        trained = train_from_counts(weighed, size, balance)
+    save_tokenizer(trained.tokenizer, out, context_length)
     screen = Terminal()
     screen.table(
         f"Tokenizer of {size:,} tokens, learnt from",
-        ("language", "path", "documents", "MB"),
+        ("language", "path", "documents", "MB", "times"),
         [
             (
-                sources[name].language,
+                languages[name],
                 sources[name].path,
                 f"{sample.documents:,}",
                 f"{sample.bytes / 1e6:.1f}" + (" (all there is)" if sample.exhausted else ""),
+                f"{sample.times:.3g}",
             )
             for name, sample in taken.items()
         ],
+        "Times: how often each word counts, so that each language has its share.",
     )
+    if trained.left_out:
+        screen.say(
+            f"left out to bound memory: words that a source has less than {trained.minimum} times, "
+            f"{trained.left_out:.2%} of all words"
+        )
+    if trained.parallel_tokens:
+        needed = ", ".join(f"{language} {tokens:,}" for language, tokens in trained.parallel_tokens.items())
+        screen.say(f"tokens for the same content: {needed}")
     screen.say(f"tokenizer: {out}")
+    if as_json:
+        told = {
+            "tokenizer": str(out),
+            "vocabulary_size": size,
+            "sample": {name: dataclasses.asdict(sample) for name, sample in taken.items()},
+            "left_out": trained.left_out,
+            "parallel_tokens": trained.parallel_tokens,
+        }
+        print(json.dumps(told, ensure_ascii=False))
+
+
+@contextmanager
+def _counts_folder(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        if given.exists() and not given.is_dir():
+            raise UserError(f"--counts {given} is a file; give a folder")
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="normistral-counts-") as folder:
+        yield Path(folder)
+
+
+def _counted(
+    sources: dict[str, SourceSettings], shares: dict[str, float], sample_bytes: int, folder: Path
+) -> dict[str, WordCounts]:
+    """Counts of the words of every source whose language has a share, read from its text where there are
+    none."""
+    from normistral.corpus import source_state
+    from normistral.progress import tracked
+    from normistral.records import sha256_of_json
+    from normistral.tokenizer import count_sources
+
+    cache = cache_folder()
+    wanted = {name: source for name, source in sources.items() if shares[source.language]}
+    states = {
+        name: sha256_of_json([source.path, source_state(source, cache=cache)])
+        for name, source in wanted.items()
+    }
+    files = {name: f"{source.language}-{states[name][:12]}" for name, source in wanted.items()}
+    by_file = {
+        files[name]: lambda source=source: tracked(
+            texts_of(source, cache), f"counting words of {source.path}", unit="documents"
+        )
+        for name, source in wanted.items()
+    }
+    source_of = {files[name]: source for name, source in wanted.items()}
+    counted = count_sources(
+        by_file,
+        lambda file: sum(len(text.encode()) for text in texts_of(source_of[file], cache)),
+        sample_bytes,
+        folder,
+        {files[name]: states[name] for name in wanted},
+    )
+    return {name: counted[files[name]] for name in wanted}
+
+
+def _texts_by_language(option: str, given: list[str] | None) -> dict[str, list[str]]:
+    cache = cache_folder()
+    texts: dict[str, list[str]] = {}
+    for source in data_sources(option, given) if given else ():
+        texts.setdefault(source.language, []).extend(texts_of(source, cache))
+    return texts
 
 
 @tokenizer_app.command("compare")
@@ -107,6 +199,9 @@ def compare_command(
     sample_bytes: Annotated[
         int, typer.Option(min=1, help="UTF-8 bytes of text measured per language.")
     ] = 1_000_000,
+    plot: Annotated[
+        Path | None, typer.Option(help="SVG file to draw the comparison into, for light and dark pages.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line last.")] = False,
 ) -> None:
     """Compare tokenizers on the same text: tokens per word, bytes per token, words kept whole, parity, speed.
@@ -117,17 +212,23 @@ def compare_command(
     from normistral.tokenizer import compare_tokenizers, open_tokenizer, summarise_tokenizers
 
     opened = {name: open_tokenizer(Path(path)) for name, path in _named(tokenizers).items()}
-    cache = cache_folder()
-    texts: dict[str, list[str]] = {}
-    for source in data_sources("--data", data or ()):
-        texts.setdefault(source.language, []).extend(texts_of(source, cache))
-    texts = {language: sample_heldout(found, sample_bytes) for language, found in texts.items()}
-    same: dict[str, list[str]] = {}
-    for source in data_sources("--parallel", parallel) if parallel else ():
-        same.setdefault(source.language, []).extend(texts_of(source, cache))
+    if not data:
+        data_sources("--data", ())  # refuses
+    texts = {
+        language: sample_heldout(found, sample_bytes)
+        for language, found in _texts_by_language("--data", data).items()
+    }
+    same = _texts_by_language("--parallel", parallel)
     rows = compare_tokenizers(opened, texts)
     summaries = summarise_tokenizers(opened, texts, same)
     _show(rows, summaries)
+    if plot is not None:
+        from normistral.records import whole_file
+        from normistral.report import tokenizer_plot
+
+        with whole_file(plot) as temporary:
+            temporary.write_text(tokenizer_plot(rows), encoding="utf-8")
+        Terminal().say(f"plot: {plot}")
     if as_json:
         told = {
             "languages": [

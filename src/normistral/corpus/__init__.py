@@ -10,11 +10,12 @@ from normistral.corpus.documents import (
     writing_documents,
 )
 from normistral.corpus.engine.manifest import SourceCounts
-from normistral.corpus.sources import read_source, source_size, source_state
+from normistral.corpus.sources import below_folder, read_source, source_size, source_state
 
 __all__ = [
     "Document",
     "SourceCounts",
+    "below_folder",
     "build_corpus",
     "outside_state",
     "read_digests",

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from normistral.tokenizer import plain_text_tokenizer
 
 EncodeBatch = Callable[[list[str]], tuple[NDArray[np.integer[Any]], NDArray[np.int64]]]
-"""Texts to their ids end to end and the number of ids of each; `<s>` stands where the tokenizer puts it."""
+"""Texts to their ids end to end and the number of ids of each, without special tokens."""
 
 BATCH_DOCUMENTS = 1000
 BATCH_CHARACTERS = 4_000_000
@@ -82,7 +82,7 @@ def reference_encoder(tokenizer_json: str) -> EncodeBatch:
     tokenizer = plain_text_tokenizer(Tokenizer.from_str(tokenizer_json))
 
     def encode(texts: list[str]) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64]]:
-        rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+        rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         arrays = [np.array(row, dtype=np.uint32) for row in rows]
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         return np.concatenate([np.empty(0, dtype=np.uint32), *arrays]), lengths
@@ -103,7 +103,7 @@ def fast_encoder(tokenizer_json: str) -> EncodeBatch:
     tokenizer = FastTokenizer.from_json_str(tokenizer_json)
 
     def encode(texts: list[str]) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64]]:
-        ids, offsets = tokenizer.encode_batch_flat(texts, add_special_tokens=True, split_special_tokens=True)
+        ids, offsets = tokenizer.encode_batch_flat(texts, add_special_tokens=False, split_special_tokens=True)
         return np.frombuffer(ids, np.uint32), np.diff(np.frombuffer(offsets, np.uint64).astype(np.int64))
 
     return encode

@@ -15,7 +15,7 @@ from normistral.dataset.shards import ShardFile, TokenShard, open_shard, with_su
 from normistral.errors import UserError
 from normistral.recipe import ImportedShards
 from normistral.records import sha256_of_file
-from normistral.tokenizer import load_tokenizer
+from normistral.tokenizer import id_count, load_tokenizer
 
 TOKENS_AT_A_TIME = 1 << 24
 
@@ -53,7 +53,7 @@ def import_shards(settings: ImportedShards, run_tokenizer: Path) -> tuple[ShardF
             f"{where}: {theirs} is not the run's tokenizer ({run_tokenizer}), so that its ids mean other "
             "text; tokenise the documents in this run instead"
         )
-    vocabulary_size = tokenizer.get_vocab_size()
+    vocabulary_size = id_count(tokenizer)
     return tuple(_described(prefix, vocabulary_size, where) for prefix in imported_files(settings))
 
 

@@ -41,6 +41,7 @@ from normistral.dataset.text_parts import TextPart, read_part, text_parts
 from normistral.errors import UserError
 from normistral.progress import ProgressBar, progress
 from normistral.records import read_json, write_json
+from normistral.tokenizer import id_count
 
 BYTES_WORTH_A_PROCESS = 8_000_000
 """Less text than this is tokenised before another process has started."""
@@ -76,6 +77,8 @@ class Encoding:
     tokenizer_json: str
     encoder: Literal["fastokens", "tokenizers"]
     vocabulary_size: int
+    start_of_document: int
+    """Id put before each document, so that its first token is predicted too."""
     end_of_document: int
     """Id of `</s>`, appended to each document (and trained, so that the model can stop)."""
 
@@ -84,7 +87,7 @@ def tokenise_documents(
     documents: Mapping[str, Sequence[Path]],
     folder: Path,
     tokenizer_file: Path,
-    end_of_document: int,
+    edges: tuple[int, int],
     shard_bytes: int,
     encoder: Literal["auto", "reference"] = "auto",
     workers: int = 1,
@@ -95,8 +98,9 @@ def tokenise_documents(
     Args:
         documents: Parquet files of each source's training documents, in order.
         folder: of the shards.
-        tokenizer_file: tokenizer.json; it puts `<s>` before each document itself.
-        end_of_document: id of `</s>`.
+        tokenizer_file: tokenizer.json.
+        edges: ids of what stands before each document and behind it, `<s>` and `</s>` (a base's tokenizer
+            may have other ones, and put none before a text by itself).
         shard_bytes: text that goes into a shard, at most.
         encoder: `auto`: a faster one where it is exact; `reference`: Hugging Face's.
         workers: processes; they decide no byte of the result.
@@ -123,12 +127,12 @@ def tokenise_documents(
         choice = EncoderChoice("tokenizers", "all shards were there")
     elif encoder == "auto":
         choice = choose_encoder(tokenizer_json, _some_texts(waiting))
-    vocabulary_size = Tokenizer.from_str(tokenizer_json).get_vocab_size()
-    _make(waiting, Encoding(tokenizer_json, choice.name, vocabulary_size, end_of_document), workers)
+    vocabulary_size = id_count(Tokenizer.from_str(tokenizer_json))
+    _make(waiting, Encoding(tokenizer_json, choice.name, vocabulary_size, *edges), workers)
     manifest = ShardManifest(
         tokenizer_sha256=hashlib.sha256(tokenizer_json.encode()).hexdigest(),
         vocabulary_size=vocabulary_size,
-        end_of_document=end_of_document,
+        end_of_document=edges[1],
         sources={name: tuple(filter(None, map(_finished, of_source))) for name, of_source in tasks.items()}
         | dict(imported),
     )
@@ -157,29 +161,34 @@ def _write(task: ShardTask, encoding: Encoding, encode: EncodeBatch) -> int:
     task.note.unlink(missing_ok=True)
     with writing_shard(task.prefix, encoding.vocabulary_size) as writer:
         for texts in batched_texts(read_part(task.part)):
-            writer.append(*with_ends(*encode(texts), encoding.end_of_document))
+            writer.append(*with_edges(*encode(texts), encoding.start_of_document, encoding.end_of_document))
     assert writer.written is not None
     shard = replace(writer.written, path=task.name)
     write_json(task.note, {"shard": asdict(shard), "part": _identity(task)})
     return writer.written.documents
 
 
-def with_ends(
-    ids: NDArray[np.integer[Any]], lengths: NDArray[np.int64], end: int
+def with_edges(
+    ids: NDArray[np.integer[Any]], lengths: NDArray[np.int64], start: int, end: int
 ) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64]]:
-    """Documents with an id appended to each.
+    """Documents with an id before and one behind each.
 
     Args:
         ids: of all documents end to end.
         lengths: ids of each.
-        end: the id.
+        start: the id before.
+        end: the id behind.
     """
-    lengths = lengths + 1
-    ended = np.full(len(ids) + len(lengths), end, dtype=ids.dtype)
-    is_text = np.ones(len(ended), dtype=bool)
-    is_text[np.cumsum(lengths) - 1] = False
-    ended[is_text] = ids
-    return ended, lengths
+    lengths = lengths + 2
+    edged = np.full(len(ids) + 2 * len(lengths), end, dtype=ids.dtype)
+    ends = np.cumsum(lengths) - 1
+    is_text = np.ones(len(edged), dtype=bool)
+    is_text[ends] = False
+    starts = ends - lengths + 1
+    is_text[starts] = False
+    edged[starts] = start
+    edged[is_text] = ids
+    return edged, lengths
 
 
 def _finished(task: ShardTask) -> ShardFile | None:

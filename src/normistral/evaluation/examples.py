@@ -10,8 +10,7 @@ from typing import Any
 from normistral.inference import LoadedModel, fill_mask, generate, load
 from normistral.progress import progress
 from normistral.recipe import EvaluationSettings
-from normistral.scoring import SpecialIds
-from normistral.tokenizer import load_tokenizer
+from normistral.tokenizer import TokenRoles
 from normistral.training import Runtime
 
 CANDIDATES_PER_MASK = 3
@@ -80,8 +79,8 @@ def show_model(name: str, folder: Path, settings: EvaluationSettings, runtime: R
         runtime: device and precision.
     """
     loaded = load(folder, dtype=runtime.dtype, device=runtime.device)
-    roles = SpecialIds.of(folder, load_tokenizer(folder))
-    stand_in = roles.unknown if roles.mask is None else None
+    roles = TokenRoles.of(folder)
+    stand_in = roles.shown_as_mask if roles.mask is None else None
     with progress(f"examples of {name}", len(settings.continuations) + len(settings.masked_sentences)) as bar:
         continuations = []
         tokens, seconds = 0, 0.0

@@ -23,6 +23,7 @@ from normistral.recipe.schema import (
 )
 from normistral.recipe.shards import ImportedShards, ShardSettings
 from normistral.recipe.training import (
+    EarlyStopSettings,
     ForgettingBudget,
     LossSettings,
     ObjectiveSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "CorpusSettings",
     "DecontaminationSettings",
     "DedupSettings",
+    "EarlyStopSettings",
     "EncodingSettings",
     "EvaluationSettings",
     "ExtractSettings",

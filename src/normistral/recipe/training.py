@@ -76,6 +76,20 @@ class SpikeSettings(Settings):
     """Standard deviations above the mean from which a step is a spike."""
 
 
+class EarlyStopSettings(Settings):
+    """When realign ends before its last step: what it gains per token has flattened."""
+
+    window: Annotated[int, Field(ge=2)] = 50
+    """Steps that the causal loss is averaged over."""
+    least_gain: Share = 0.1
+    """A window is flat if it lowers the loss by less than this share of what a window has lowered it by on
+    average since the first."""
+    patience: PositiveInt = 2
+    """Flat windows in a row after which the stage ends (a trapezoid's decay is still run)."""
+    min_steps: PositiveInt = 200
+    """Steps that are taken in any case."""
+
+
 class ForgettingBudget(Settings):
     """How much worse a language may become than it was in the base, and what then happens."""
 
@@ -126,6 +140,9 @@ class TrainingSettings(Settings):
     """Measure held-out text every so many steps, and at the beginning and the end; unset: never."""
     forgetting: tuple[ForgettingBudget, ...] = ()
     """Budgets that the held-out figures are held against."""
+    early_stop: EarlyStopSettings | None = None
+    """When `realign` ends early; unset: never. The run's sequences go on where it ended, and as many as it
+    saved are left unread at the end."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
@@ -143,6 +160,8 @@ class TrainingSettings(Settings):
                     f"decay_from = {self.decay_from} is not on the plateau, which goes from step "
                     f"{schedule.warmup_steps} to {self.steps - schedule.decay_steps}"
                 )
+        if self.early_stop is not None and (self.schedule.shape == "cosine" or self.decay_from is not None):
+            raise ValueError("early_stop needs a schedule of shape constant or trapezoid, without decay_from")
         if self.forgetting and self.heldout_every is None:
             raise ValueError("forgetting needs heldout_every, the steps between two measurements")
         return self
@@ -150,7 +169,16 @@ class TrainingSettings(Settings):
     @property
     def last_step(self) -> int:
         """Steps that the stage really takes: `steps`, or fewer where `decay_from` ends it early."""
-        return self.steps if self.decay_from is None else self.decay_from + self.schedule.decay_steps
+        return self.steps if self.decay_from is None else self.decay_from + self._decay_steps
+
+    @property
+    def plateau_end(self) -> int:
+        """Steps after which the learning rate falls, or the stage ends."""
+        return self.last_step - self._decay_steps
+
+    @property
+    def _decay_steps(self) -> int:
+        return self.schedule.decay_steps if self.schedule.shape == "trapezoid" else 0
 
 
 class RuntimeSettings(Settings):

@@ -9,6 +9,7 @@ from normistral.report.corpus_page import (
 )
 from normistral.report.page import Example, ReportFacts, StageCurves, Table, cell_text, write_report
 from normistral.report.plots import Series, line_plot
+from normistral.report.tokenizer_plot import tokenizer_plot
 
 __all__ = [
     "CorpusTables",
@@ -22,6 +23,7 @@ __all__ = [
     "fates_drawing",
     "line_plot",
     "summary_of",
+    "tokenizer_plot",
     "write_corpus_page",
     "write_report",
 ]

@@ -19,6 +19,7 @@ from normistral.scoring import HeldOut, Share
 from normistral.training.batches import Batches
 from normistral.training.checkpoint import Checkpoints
 from normistral.training.devices import Runtime
+from normistral.training.early_stop import EarlyStop
 from normistral.training.forgetting import BudgetState
 from normistral.training.heartbeat import Heartbeats
 from normistral.training.metrics import TrainingLog
@@ -88,10 +89,18 @@ class Training:
     base: Mapping[str, float]
     """Bits per byte of the base, by language that has a forgetting budget."""
     spikes: SpikeDetector
+    early_stop: EarlyStop
     skipped_in_a_row: int = 0
     budgets: BudgetState = field(default_factory=BudgetState)
     measured_at: int | None = None
     """Steps that had been done at the last measurement that was gone on from."""
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """Of the stage, as it is once it has been told to end early."""
+        decided = self.early_stop.decided_at
+        settings = self.job.settings
+        return settings if decided is None else settings.model_copy(update={"decay_from": decided})
 
     def take_up(self, state: Mapping[str, Any]) -> None:
         """Go on with what `state` kept; nothing at the start of a stage.
@@ -105,6 +114,8 @@ class Training:
         self.spikes.load_state_dict(state["spikes"])
         self.budgets = BudgetState.from_json(state["budgets"])
         self.measured_at = state["measured_at"]
+        if "early_stop" in state:
+            self.early_stop.load_state_dict(state["early_stop"])
         if "order" in state:
             dataset = self.batches.dataset
             dataset.state(self.batches.first_sequence_of(0)).check_same_order(
@@ -120,6 +131,7 @@ class Training:
             "spikes": self.spikes.state_dict(),
             "budgets": self.budgets.to_json(),
             "measured_at": self.measured_at,
+            "early_stop": self.early_stop.state_dict(),
             "changes": [change.to_json() for change in dataset.changes],
         }
 
@@ -141,4 +153,4 @@ class Training:
     def stopped_after(self, done: int) -> str:
         """What a user is told of a stage that was asked to stop."""
         kept = ", with a checkpoint" if done else ""
-        return f"{self.job.name} stopped after step {done} of {self.job.settings.last_step}{kept}"
+        return f"{self.job.name} stopped after step {done} of {self.settings.last_step}{kept}"

@@ -31,6 +31,7 @@ from normistral.training.batches import Batches, StepExamples
 from normistral.training.build import build_model
 from normistral.training.checkpoint import Checkpoints
 from normistral.training.devices import agreed, data_share, process_group, summed_over_data
+from normistral.training.early_stop import EarlyStop
 from normistral.training.heartbeat import Heartbeats, naming_lost_processes
 from normistral.training.job import Training, TrainingJob
 from normistral.training.memory import check_disk, peak_memory, prove_memory
@@ -74,11 +75,11 @@ def train(job: TrainingJob) -> dict[str, Any]:
         )
         opened.push(checkpoints.leave)
         with naming_lost_processes(heartbeats):
-            _train(job, mesh, checkpoints, stop, heartbeats)
+            steps = _train(job, mesh, checkpoints, stop, heartbeats)
     lines = list(read_metrics(job.folder / "metrics.jsonl"))
     return {
-        "steps": job.settings.last_step,
-        "tokens": job.settings.last_step * job.settings.global_batch_size * job.dataset.sequence_length,
+        "steps": steps,
+        "tokens": steps * job.settings.global_batch_size * job.dataset.sequence_length,
         "skipped_steps": sum(line["skipped_steps"] for line in lines),
         "training_seconds": round(sum(line["seconds"] for line in lines), 1),
     }
@@ -86,8 +87,12 @@ def train(job: TrainingJob) -> dict[str, Any]:
 
 def _train(
     job: TrainingJob, mesh: DeviceMesh, checkpoints: Checkpoints, stop: StopRequest, heartbeats: Heartbeats
-) -> None:
-    """Build model and optimizer, take up the last checkpoint, run all steps, save the model."""
+) -> int:
+    """Build model and optimizer, take up the last checkpoint, run all steps, save the model.
+
+    Returns:
+        The steps of the stage, which are fewer than planned where it ended early.
+    """
     share = data_share(mesh)
     base = base_figures(job, mesh, share, stop, heartbeats)
     heartbeats.beat(0, "loading the model")
@@ -103,10 +108,12 @@ def _train(
         at = Training(
             *(job, mesh, model, optimizer, checkpoints, batches, log, stop, heartbeats, share, base),
             spikes=SpikeDetector(job.settings.spikes),
+            early_stop=EarlyStop(job.settings.early_stop, job.settings.plateau_end),
         )
         at.take_up(state)
         _run_steps(at, first_step)
-    heartbeats.beat(job.settings.last_step, "saving the model")
+    steps = at.settings.last_step
+    heartbeats.beat(steps, "saving the model")
     weights: dict[str, Tensor] = {**sharded_parameters(model)}
     if job.settings.average_checkpoints > 1:
         weights |= checkpoints.average(weights, job.settings.average_checkpoints)
@@ -114,6 +121,7 @@ def _train(
     save_tensors(weights, job.folder / "model", config, job.initial_model, job.runtime.master_dtype)
     if agreed(stop.received)[0]:
         raise Stopped(f"{job.name} stopped at its end")
+    return steps
 
 
 def forward_loss(
@@ -165,9 +173,10 @@ def _run_steps(at: Training, first_step: int) -> None:
     job, settings = at.job, at.job.settings
     watch_heldout(at, first_step)
     at.log.begin()
-    for step in range(first_step, settings.last_step):
+    step = first_step
+    while step < at.settings.last_step:
         started = time.monotonic()
-        rate = learning_rate(step, settings)
+        rate = learning_rate(step, at.settings)
         set_learning_rate(at.optimizer, rate)
         share = at.batches.of_step(step)
         sums = _accumulate_gradients(at, step, share)
@@ -193,7 +202,12 @@ def _run_steps(at: Training, first_step: int) -> None:
         if broken:
             at.checkpoints.wait()  # raises
         done = step + 1
-        is_last = done == settings.last_step
+        if reason := at.early_stop.judge(done, _loss_to_judge(sums) if is_taken else None):
+            ending = at.settings.last_step
+            at.log.event(
+                step, "early stop", f"{job.name} ends after step {ending}, not {settings.steps}: {reason}"
+            )
+        is_last = done == at.settings.last_step
         if not stopping:  # else it is made when the run goes on
             watch_heldout(at, done)
         saving = is_last or stopping or done % job.execution.checkpoint_every == 0
@@ -204,7 +218,14 @@ def _run_steps(at: Training, first_step: int) -> None:
         if stopping and not is_last:
             at.checkpoints.wait()
             raise Stopped(at.stopped_after(done))
+        step = done
     at.checkpoints.wait()
+
+
+def _loss_to_judge(sums: LossSums) -> float:
+    """The causal loss; that of all targets where the run has no causal sequences in the step."""
+    causal = sums.of_mode(CAUSAL)
+    return sums.loss if causal is None else causal
 
 
 def _accumulate_gradients(at: Training, step: int, share: StepExamples) -> LossSums | None:

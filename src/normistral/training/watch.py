@@ -63,7 +63,7 @@ def watch_heldout(at: Training, done: int) -> None:
         Stopped: after a checkpoint, if a signal came between.
         UserError: after a checkpoint, if a budget says to stop.
     """
-    job, settings = at.job, at.job.settings
+    job, settings = at.job, at.settings
     is_last = done == settings.last_step
     if not job.heldout or not settings.heldout_every or at.measured_at == done:
         return
