@@ -222,9 +222,22 @@ def main() -> None:
             f"| {summary.parity_gini:.4f} | {summary.megabytes_per_second:.2f} |",
             flush=True,
         )
+    if given.tekken:
+        card_table(given.corpora, tokenizers["Mistral-Nemo"])
     parity_table(given, valid)
     speed(tokenizers, valid)
     print(f"\ntokenizers {version('tokenizers')}, Python {sys.version.split()[0]}, one thread")
+
+
+def card_table(corpora: Path, nemo: Tokenizer) -> None:
+    """The card's split ratios of Mistral-Nemo beside those on running text: sentences of the treebanks."""
+    print("\n| Mistral-Nemo, tokens per word | card | UD sentences | difference |\n|---|---|---|---|")
+    for language in ("nob", "nno", "sme"):
+        lines = (corpora / "ud" / f"{language}.train.conllu").read_text(encoding="utf-8").split("\n")
+        found = [line.removeprefix("# text = ") for line in lines if line.startswith("# text = ")]
+        (row,) = compare_tokenizers({"Mistral-Nemo": nemo}, {language: found})
+        card, ratio = CARD[language], row.tokens_per_word
+        print(f"| {language} | {card:.2f} | {ratio:.3f} | {ratio / card - 1:+.1%} |")
 
 
 def parity_table(given: argparse.Namespace, valid: dict[str, list[str]]) -> None:

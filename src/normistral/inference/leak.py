@@ -9,7 +9,8 @@ Shapes: B rows, T positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -20,9 +21,6 @@ PROBE_LENGTH = 8
 
 ROUNDING = 1e-4
 """Share of what moves in bidirectional mode that may move in causal mode: rounding."""
-INT8_ROUNDING = 0.05
-"""The same for int8 weights, whose product treats columns with a very large value anywhere in a batch apart:
-one token can change the rounding of another."""
 
 Logits = Callable[[Tensor], Tensor]
 """From token ids [T] to logits (or hidden states) [T, …]."""
@@ -97,14 +95,35 @@ def probe_attention(model: PreTrainedModel) -> Leak:
         model: any causal language model of `transformers`.
     """
     ids = probe_ids(int(model.config.vocab_size))
-    return Leak(future_leak(model, ids, is_causal=True), future_leak(model, ids, is_causal=False))
+    with plain_int8(model):
+        return Leak(future_leak(model, ids, is_causal=True), future_leak(model, ids, is_causal=False))
 
 
-def is_leaky(leak: Leak, int8: bool = False) -> bool:
+@contextmanager
+def plain_int8(model: torch.nn.Module) -> Iterator[None]:
+    """Let int8 weights multiply every column alike, so that what moves is attention's doing alone.
+
+    LLM.int8() treats columns with a very large value *anywhere in the batch* apart, by which one token
+    changes the rounding of another: noise that the probe would take for a leak.
+
+    Args:
+        model: with int8 weights of bitsandbytes, or any other, which is left alone.
+    """
+    states = [module.state for module in model.modules() if hasattr(module, "state")]
+    thresholds = [(state, state.threshold) for state in states if hasattr(state, "threshold")]
+    for state, _ in thresholds:
+        state.threshold = 0.0
+    try:
+        yield
+    finally:
+        for state, threshold in thresholds:
+            state.threshold = threshold
+
+
+def is_leaky(leak: Leak) -> bool:
     """Whether a model asked to be causal looks at the future.
 
     Args:
         leak: from `probe_attention`.
-        int8: whether its weights are int8.
     """
-    return leak.causal > (INT8_ROUNDING if int8 else ROUNDING) * max(leak.bidirectional, 1.0)
+    return leak.causal > ROUNDING * max(leak.bidirectional, 1.0)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import StaticCache
 
-from normistral.inference.leak import Leak, Logits, is_leaky, leak_of, probe_ids
+from normistral.inference.leak import Leak, Logits, is_leaky, leak_of, plain_int8, probe_ids
 from normistral.inference.load import LoadedModel, load
 from normistral.inference.quantised_folder import save_quantised
 
@@ -38,7 +38,6 @@ class LeakRow:
     """The same, asked to be bidirectional."""
     neighbour: float | None = None
     """How far another text in the same batch or row moved, in the worse of the two modes."""
-    int8: bool = False
 
     @property
     def is_right(self) -> bool:
@@ -46,8 +45,8 @@ class LeakRow:
         causal = self.causal or 0.0
         moves = self.bidirectional is None or self.bidirectional > 0.0
         leak = Leak(causal, self.bidirectional or 0.0)
-        quiet = self.neighbour is None or not is_leaky(Leak(self.neighbour, leak.bidirectional), self.int8)
-        return moves and quiet and not is_leaky(leak, self.int8)
+        quiet = self.neighbour is None or not is_leaky(Leak(self.neighbour, leak.bidirectional))
+        return moves and quiet and not is_leaky(leak)
 
 
 Forward = Callable[[Tensor, bool], Tensor]
@@ -79,7 +78,8 @@ def leak_table(model: Path, quantised: bool = True, adapters: bool = True) -> It
 
     Args:
         model: folder with full weights, loaded on the CPU in float32.
-        quantised: also in 8 and 4 bits, on the way into memory and saved (needs bitsandbytes).
+        quantised: also in 8 bits (every column alike, see `plain_int8`) and 4, on the way into memory and
+            saved (needs bitsandbytes).
         adapters: also with a LoRA adapter saved and loaded (needs PEFT).
     """
     for attention in ATTENTIONS:
@@ -89,28 +89,25 @@ def leak_table(model: Path, quantised: bool = True, adapters: bool = True) -> It
     if quantised:
         for bits in ("8bit", "4bit"):
             loaded = load(model, device="cpu", quantize=bits)
-            yield _row(f"sdpa, {bits}", _plain(loaded.model), None, loaded, bits == "8bit")
+            yield _row(f"sdpa, {bits}", _plain(loaded.model), None, loaded)
             with tempfile.TemporaryDirectory() as folder:
                 save_quantised(model, Path(folder) / "model", bits)
                 again = load(Path(folder) / "model", device="cpu")
-                yield _row(
-                    f"sdpa, {bits}, saved and loaded", _plain(again.model), None, again, bits == "8bit"
-                )
+                yield _row(f"sdpa, {bits}, saved and loaded", _plain(again.model), None, again)
     if adapters:
         loaded = load(model, dtype="float32", device="cpu")
         yield _row("sdpa, LoRA adapter saved and loaded", _plain(_adapted(loaded)), None, loaded)
 
 
-def _row(
-    path: str, forward: Forward, other: Forward | None, loaded: LoadedModel, int8: bool = False
-) -> LeakRow:
+def _row(path: str, forward: Forward, other: Forward | None, loaded: LoadedModel) -> LeakRow:
     size = int(loaded.model.config.vocab_size)
     ids = probe_ids(size)
-    moved = [leak_of(_in_mode(forward, is_causal), ids, size) for is_causal in (True, False)]
+    with plain_int8(loaded.model):
+        moved = [leak_of(_in_mode(forward, is_causal), ids, size) for is_causal in (True, False)]
     neighbour = None
     if other:
         neighbour = max(leak_of(_and_last(_in_mode(other, mode)), ids, size) for mode in (True, False))
-    return LeakRow(path, moved[0], moved[1], neighbour, int8)
+    return LeakRow(path, moved[0], moved[1], neighbour)
 
 
 def _in_mode(forward: Forward, is_causal: bool) -> Logits:

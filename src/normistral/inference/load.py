@@ -147,12 +147,12 @@ def load(
             raise UserError(f"model {path} has no tokenizer.json: save its tokenizer with a fast tokenizer")
         _one_thread_at_a_time(model)
         if probe:
-            _check_directions(path, model, "8bit" in (stored, quantize))
+            _check_directions(path, model)
         report = watch.report(model)
     return LoadedModel(model, tokenizer, chosen_device, report, stored is not None)
 
 
-def _check_directions(path: str | Path, model: PreTrainedModel, int8: bool) -> None:
+def _check_directions(path: str | Path, model: PreTrainedModel) -> None:
     """Refuse a model that does not attend as it is asked to."""
     leak = probe_attention(model)
     if leak.bidirectional == 0.0:
@@ -160,7 +160,7 @@ def _check_directions(path: str | Path, model: PreTrainedModel, int8: bool) -> N
             f"model {path} stays causal when asked to be bidirectional: its architecture "
             f"'{model.config.model_type}' does not listen to is_causal; use it with plain transformers"
         )
-    if is_leaky(leak, int8):
+    if is_leaky(leak):
         raise UserError(
             f"model {path} sees the future when asked to be causal (an earlier logit moves by "
             f"{leak.causal:.2g} when the last token changes): update transformers, or take another attention "
