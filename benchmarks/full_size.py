@@ -87,7 +87,8 @@ def by_transformers(way: str, folder: Path) -> dict[str, float]:
         loaded = load(where, quantize=quantize, device="cpu", probe=False)
         assert loaded.report is not None
         load_seconds, load_peak = loaded.report.seconds, loaded.report.anonymous_peak_bytes
-        loaded.model.generation_config.eos_token_id = -1  # never ends
+        loaded.model.generation_config.eos_token_id = loaded.model.config.vocab_size  # never ends
+        generate(loaded, PROMPT, max_new_tokens=1)  # the first pass repacks and reads in
         read = generate(loaded, PROMPT, max_new_tokens=1).seconds
         written = generate(loaded, PROMPT, max_new_tokens=TOKENS)
         report = watch.report(loaded.model)

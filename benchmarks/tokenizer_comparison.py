@@ -118,8 +118,9 @@ def ours(corpora: Path, work: Path, name: str) -> Tokenizer:
         sources,
         lambda language: sum(len(text.encode()) for text in texts(corpora, language, "train")),
         1_000_000_000,
-        work / "counts",
+        work / ("counts-joined" if name == "joined" else "counts"),
         dict.fromkeys(sources, "all"),
+        name == "joined",
     )
     counting = time.process_time() - started
     even = name.startswith("equal")
@@ -186,6 +187,7 @@ def main() -> None:
     for name, key in (
         ("original recipe", "original"),
         ("ours", "ours"),
+        ("ours, joined line breaks", "joined"),
         ("ours, parity", "ours-parity-16-even"),
     ):
         tokenizers[name] = tokenizer_of(key, given.corpora, given.work)

@@ -160,3 +160,20 @@ def test_the_file_is_the_same_in_another_process_with_other_threads(
 @pytest.fixture
 def saved() -> Callable[[], str]:
     return lambda: train_tokenizer([NORWEGIAN, SAMI] * 9, 370).to_str()
+
+
+def test_line_breaks_may_join_the_punctuation_before_them(tmp_path: Path) -> None:
+    apart = count_words([NORWEGIAN] * 20, tmp_path / "nob.parquet")
+    assert not apart.joined_line_breaks
+    joined = count_words([NORWEGIAN] * 20, tmp_path / "nob.parquet", joined_line_breaks=True)
+    assert read_word_counts(joined.file) == joined
+    ends = {}
+    for name, counts in (
+        ("apart", count_words([NORWEGIAN] * 20, tmp_path / "apart.parquet")),
+        ("joined", joined),
+    ):
+        tokenizer = train_from_counts([WeighedSource(counts, "nob")], 320).tokenizer
+        ends[name] = tokenizer.encode("De Bruse.\n").tokens[-2:]
+        assert tokenizer.decode(tokenizer.encode(NORWEGIAN).ids) == NORWEGIAN
+    assert ends["apart"] == [".", "Ċ"]
+    assert ends["joined"][-1] == ".Ċ"

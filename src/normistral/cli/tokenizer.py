@@ -54,6 +54,14 @@ def train_command(
         list[str] | None,
         typer.Option(help="LANG=PATH of the same content in each language, for --parity; repeatable."),
     ] = None,
+    joined_line_breaks: Annotated[
+        bool,
+        typer.Option(
+            "--joined-line-breaks",
+            help="Let tokens join a line break to the punctuation before it: fewer tokens, but the newline's "
+            "id alone no longer stops a generation.",
+        ),
+    ] = False,
     counts: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps counts of words: other weights or sizes then take seconds."),
@@ -79,7 +87,7 @@ def train_command(
     if balance:
         balance.check(list(dict.fromkeys(languages.values())))
     with _counts_folder(counts) as folder:
-        counted = _counted(sources, shares, sample_bytes, folder)
+        counted = _counted(sources, shares, sample_bytes, folder, joined_line_breaks)
         size_of = dict.fromkeys(shares, 0)
         for name, found in counted.items():
             size_of[languages[name]] += found.available_bytes
@@ -144,7 +152,11 @@ def _counts_folder(given: Path | None) -> Iterator[Path]:
 
 
 def _counted(
-    sources: dict[str, SourceSettings], shares: dict[str, float], sample_bytes: int, folder: Path
+    sources: dict[str, SourceSettings],
+    shares: dict[str, float],
+    sample_bytes: int,
+    folder: Path,
+    joined_line_breaks: bool,
 ) -> dict[str, WordCounts]:
     """Counts of the words of every source whose language has a share, read from its text where there are
     none."""
@@ -173,6 +185,7 @@ def _counted(
         sample_bytes,
         folder,
         {files[name]: states[name] for name in wanted},
+        joined_line_breaks,
     )
     return {name: counted[files[name]] for name in wanted}
 

@@ -156,6 +156,7 @@ def _trained(context: RunContext, taken: dict[str, SourceSample]) -> TrainedToke
         settings.sample_bytes,
         context.run.stage("tokenizer") / "counts",
         dict.fromkeys(weights, text),
+        settings.joined_line_breaks,
     )
     sources = weigh_sources(
         counted,

@@ -53,6 +53,12 @@ class TokenizerSettings(Settings):
     relative paths from `corpus.folder`. A few hundred words are enough; languages without it weigh as one
     that needs the mean."""
 
+    joined_line_breaks: bool = False
+    """Let tokens hold a line break together with the punctuation before it, as in the original recipe: about
+    1.6 % fewer tokens, but a text that ends in such a token is no longer stopped by the id of the newline
+    alone, as in the card's translation example (`normistral generate --stop` looks at text and is right in
+    either case). For mode `replace`."""
+
     def check_parity(self, languages: list[str]) -> None:
         """Refuse parity without text to compare, or with that of languages that are not learnt.
 

@@ -50,9 +50,7 @@ def tokenizer_plot(rows: Sequence[TokenizerRow]) -> str:
     tokenizers = list(dict.fromkeys(row.tokenizer for row in rows))
     most = max((row.tokens_per_word for row in rows), default=0.0) or 1.0
     room = WIDTH - NAME_WIDTH - FIGURE_WIDTH
-    parts = [
-        '<text class="title" x="12" y="24">Tokens per word: fewer is better</text>'
-    ]
+    parts = ['<text class="title" x="12" y="24">Tokens per word: fewer is better</text>']
     y = 40.0
     spoken = []
     for language in languages:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from normistral.errors import UserError
 from normistral.records import sha256_of_json, whole_file
-from normistral.tokenizer.words import LEARNING_PATTERN, words_of
+from normistral.tokenizer.words import LEARNING_PATTERN, WORD_PATTERN, words_of
 
 MOST_WORDS = 2_000_000
 """Distinct words in memory while counting: about 300 MB."""
@@ -32,8 +32,10 @@ ROWS = 65_536
 """Rows written at a time."""
 SCHEMA = pa.schema([pa.field("word", pa.string()), pa.field("count", pa.int64())])
 METADATA = b"normistral.counts"
-METHOD = sha256_of_json([LEARNING_PATTERN, 1])
-"""Counts made by another way of cutting words are counted anew."""
+METHODS = {
+    joined: sha256_of_json([WORD_PATTERN if joined else LEARNING_PATTERN, 1]) for joined in (False, True)
+}
+"""By whether line breaks are joined; counts made by another way of cutting words are counted anew."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class WordCounts:
     """Different words."""
     fingerprint: str
     """Of the text and the way it was counted."""
+    joined_line_breaks: bool = False
+    """Whether line breaks stand with the punctuation before them."""
 
 
 def count_words(
@@ -60,6 +64,7 @@ def count_words(
     *,
     available_bytes: int | None = None,
     fingerprint: str = "",
+    joined_line_breaks: bool = False,
     most_words: int = MOST_WORDS,
 ) -> WordCounts:
     """Count the words of some texts into a file.
@@ -69,6 +74,7 @@ def count_words(
         file: the Parquet file; whole or absent.
         available_bytes: of the source that the texts are taken from; None: they are all of it.
         fingerprint: what tells whether the texts have changed.
+        joined_line_breaks: as in `words_of`.
         most_words: distinct words held in memory.
     """
     counts: Counter[str] = Counter()
@@ -77,7 +83,7 @@ def count_words(
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f"{file.stem}-") as folder:
         for text in texts:
-            counts.update(words_of(text))
+            counts.update(words_of(text, joined_line_breaks))
             documents += 1
             size += len(text.encode())
             if len(counts) >= most_words:
@@ -87,7 +93,8 @@ def count_words(
         left = iter(sorted(counts.items()))
         rows = _merged([*map(_rows, runs), left]) if runs else left
         told = {
-            "method": METHOD,
+            "method": METHODS[joined_line_breaks],
+            "joined_line_breaks": joined_line_breaks,
             "documents": documents,
             "bytes": size,
             "available_bytes": size if available_bytes is None else available_bytes,
@@ -111,7 +118,9 @@ def read_word_counts(file: Path) -> WordCounts | None:
     try:
         with pq.ParquetFile(file) as opened:
             told: dict[str, Any] = json.loads((opened.metadata.metadata or {})[METADATA])
-        return WordCounts(file=file, **told) if told.pop("method") == METHOD else None
+        method = told.pop("method")
+        counts = WordCounts(file=file, **told)
+        return counts if method == METHODS[counts.joined_line_breaks] else None
     except (pa.ArrowInvalid, OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"word counts {file} cannot be read ({str(error).splitlines()[0]}); delete the file, and they "

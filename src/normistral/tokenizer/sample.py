@@ -93,6 +93,7 @@ def count_sources(
     sample_bytes: int,
     folder: Path,
     fingerprints: Mapping[str, str],
+    joined_line_breaks: bool = False,
 ) -> dict[str, WordCounts]:
     """Count each source's words, or take the counts that are there already.
 
@@ -103,17 +104,26 @@ def count_sources(
             make it necessary to read again.
         folder: where counts are kept: `SOURCE.parquet`.
         fingerprints: by source, what tells whether its text has changed.
+        joined_line_breaks: as in `words_of`.
     """
     counted: dict[str, WordCounts] = {}
     for source, read in texts.items():
         file = folder / f"{source}.parquet"
         fingerprint = sha256_of_json([fingerprints[source], sample_bytes])
         found = read_word_counts(file)
-        if found is None or found.fingerprint != fingerprint:
+        if (
+            found is None
+            or found.fingerprint != fingerprint
+            or found.joined_line_breaks != joined_line_breaks
+        ):
             available = available_bytes(source)
             share = min(1.0, sample_bytes / available) if available else 1.0
             found = count_words(
-                spread(read(), share), file, available_bytes=available, fingerprint=fingerprint
+                spread(read(), share),
+                file,
+                available_bytes=available,
+                fingerprint=fingerprint,
+                joined_line_breaks=joined_line_breaks,
             )
         counted[source] = found
     return counted

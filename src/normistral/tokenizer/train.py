@@ -119,7 +119,7 @@ def _tokenizer(learnt: Merges) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
     tokenizer.add_special_tokens(special_added_tokens())
     tokenizer.normalizer = normalizers.NFC()
-    # No token crosses a line break, so the pattern known everywhere gives the tokens that were learnt.
+    # Where no token crosses a line break, the pattern known everywhere gives the tokens that were learnt.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),

@@ -60,7 +60,7 @@ def load_words(
     """Read counts and weigh them.
 
     Args:
-        sources: with text.
+        sources: with text, all counted in the same way.
         id_of_byte: the piece that each byte is, [256].
         parity: the languages stand apart, and the parallel text is what their pieces are counted on.
         most_words: distinct words (counted by source) to read; where there are more, the rarest are left out:
@@ -76,8 +76,9 @@ def load_words(
             rows = rows.filter(pc.greater_equal(rows["count"], minimum))
         words.append(rows["word"].combine_chunks().cast(pa.large_binary()))
         counts.append(rows["count"].to_numpy())
+    joined = sources[0].counts.joined_line_breaks
     parallel = {
-        language: Counter(word for text in documents for word in words_of(text))
+        language: Counter(word for text in documents for word in words_of(text, joined))
         for language, documents in (parity.parallel if parity else {}).items()
     }
     words += [

@@ -1,8 +1,9 @@
 """Cut text into the words that merges are learnt within, as Mistral-Nemo's Tekken does.
 
 A word keeps the space before it and splits where the case changes; each digit stands alone. While learning,
-line breaks are split off as well, so that no token mixes one with other text and `\\n` can end a
-generation; the saved tokenizer does not need that, since no token of its vocabulary crosses a line break.
+line breaks are split off as well unless they are to be joined, so that no token mixes one with other text and
+`\\n` can end a generation; the saved tokenizer does not need that, since no token of its vocabulary crosses a
+line break.
 """
 
 from __future__ import annotations
@@ -36,14 +37,20 @@ LEARNING_PATTERN = "|".join(
 """The same words, cut at line breaks."""
 
 _find_words = regex.compile(LEARNING_PATTERN).findall
+_find_words_with_line_breaks = regex.compile(WORD_PATTERN).findall
 
 
-def words_of(text: str) -> list[str]:
+def words_of(text: str, joined_line_breaks: bool = False) -> list[str]:
     """The words of a text in NFC; together they are all of it.
+
+    Args:
+        text: any.
+        joined_line_breaks: leave line breaks with the punctuation and space before them.
 
     Example:
         >>> words_of("De norskeFjordene, 12\\n")
         ['De', ' norske', 'Fjordene', ',', ' ', '1', '2', '\\n']
     """
-    found: list[str] = _find_words(unicodedata.normalize("NFC", text))
+    find = _find_words_with_line_breaks if joined_line_breaks else _find_words
+    found: list[str] = find(unicodedata.normalize("NFC", text))
     return found
