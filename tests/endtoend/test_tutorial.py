@@ -1,8 +1,9 @@
-"""The tutorial's code runs as it stands, page by page, and prints what has the form of what the page shows."""
+"""The tutorial's code runs as it stands, page by page, and prints what has the form of what is shown there."""
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
 CODE_AND_ANSWER = re.compile(r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 PAGES = ("load.md", "write-and-translate.md", "fill-and-score.md", "embed.md", "fine-tune-a-tagger.md")
+NO_MATTER_WHICH_MODEL = re.compile(
+    r"8 words|asked to be .*|bidirectional|runs/quickstart is no .*|True|Engelsk: .*|Bokmål:.*|float32|\['config.*"
+)
+"""Lines of answers that another model must print word for word."""
 
 
 @pytest.fixture
@@ -36,34 +41,25 @@ def test_the_index_names_the_pages_in_their_order_and_each_leads_to_the_next() -
     index = (TUTORIAL / "README.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^\d\. \[.*?\]\((.*?)\)", index, re.MULTILINE)) == PAGES
     assert {path.name for path in TUTORIAL.glob("*.md")} == {"README.md", *PAGES}
-    for page, following in zip(PAGES[:-1], PAGES[1:], strict=True):
+    for page, following in pairwise(PAGES):
         last_line = (TUTORIAL / page).read_text(encoding="utf-8").splitlines()[-1]
-        assert last_line.startswith("Next") and f"({following})" in last_line
+        assert last_line.startswith("Next")
+        assert f"({following})" in last_line
 
 
 @pytest.mark.parametrize("page", PAGES[:-1])
 @pytest.mark.usefixtures("beside_a_run")
-def test_a_page_runs_and_prints_as_many_lines_as_it_shows(
+def test_a_page_runs_and_prints_what_it_shows_but_for_the_model(
     page: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = said_by(page, capsys)
-    assert len(answers) >= 4
-    for said, shown in answers:
+    fixed = 0
+    for said, shown in said_by(page, capsys):
         assert said.count("\n") == shown.count("\n") > 0, said
-
-
-@pytest.mark.usefixtures("beside_a_run")
-def test_what_does_not_depend_on_the_model_is_printed_word_for_word(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    load, write = said_by("load.md", capsys), said_by("write-and-translate.md", capsys)
-    assert [said for said, shown in load[2:]] == [shown for said, shown in load[2:]]
-    streamed = [said for said, shown in write if shown == "True\n"]
-    assert streamed == ["True\n"]
-    prompts = [(said, shown) for said, shown in write if shown.startswith("Engelsk: ")]
-    assert len(prompts) == 2
-    for said, shown in prompts:
-        assert said.splitlines()[:-1] == shown.splitlines()[:-1]
+        for line, shown_line in zip(said.splitlines(), shown.splitlines(), strict=True):
+            if NO_MATTER_WHICH_MODEL.fullmatch(shown_line):
+                assert line == shown_line
+                fixed += 1
+    assert fixed == {"load.md": 5, "write-and-translate.md": 9, "fill-and-score.md": 0, "embed.md": 2}[page]
 
 
 @pytest.mark.usefixtures("beside_a_run")

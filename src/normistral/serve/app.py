@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from normistral import __version__
 from normistral.errors import UserError
 from normistral.serve.admission import Admission
 from normistral.serve.continuation import Engine
@@ -89,7 +89,7 @@ def make_app(
     """
     app = FastAPI(
         title="normistral serve",
-        version=__version__,
+        version=version("normistral"),
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan or _nothing,
@@ -207,7 +207,7 @@ def _add_page(app: FastAPI, served: Served) -> None:
         return {
             "model": served.name,
             "engine": served.engine.name,
-            "version": __version__,
+            "version": version("normistral"),
             "max_tokens": served.settings.max_tokens,
             "can_fill_masks": served.can_fill_masks,
             "tokenizers": [named.role for named in served.tokenizers],
