@@ -1,4 +1,5 @@
-"""The tutorial's code runs as it stands, page by page, and prints what has the form of what is shown there."""
+"""The tutorial's code runs as it stands, page by page, and prints what has the form of
+what the page shows."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial"
 CODE_AND_ANSWER = re.compile(r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 PAGES = ("load.md", "write-and-translate.md", "fill-and-score.md", "embed.md", "fine-tune-a-tagger.md")
 NO_MATTER_WHICH_MODEL = re.compile(
-    r"8 words|asked to be .*|bidirectional|runs/quickstart is no .*|True|Engelsk: .*|Bokmål:.*|float32|\['config.*"
+    r"8 words|asked to be .*|bidirectional|runs/quickstart is no .*|True|Engelsk: .*|Bokmål:.*|float32|"
+    r"\['config.*"
 )
 """Lines of answers that another model must print word for word."""
 

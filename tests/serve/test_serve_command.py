@@ -47,8 +47,9 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
         said = refusal(monkeypatch, capsys, model, "--port", port)
         assert f"port {port} on 127.0.0.1 is taken by another program: stop it, or choose" in said
     assert "does not exist" in refusal(monkeypatch, capsys, str(tmp_path / "none"), "--port", "0")
-    assert "no GGUF" not in refusal(
-        monkeypatch, capsys, model, "--port", "0", "--gguf", str(tmp_path / "x.gguf")
+    missing = str(tmp_path / "x.gguf")
+    assert f"{missing} does not exist" in refusal(
+        monkeypatch, capsys, model, "--port", "0", "--gguf", missing
     )
     assert "no address" in refusal(monkeypatch, capsys, model, "--host", "no such host", "--port", "0")
     assert "--timeout is 0" in refusal(monkeypatch, capsys, model, "--timeout", "0")

@@ -94,7 +94,7 @@ function filled(candidates, index, first) {
     if (over > 0) panel.style.left = `${-over}px`;
   };
   outer.addEventListener("mouseenter", () => open(true));
-  outer.addEventListener("mouseleave", () => open(outer.contains(document.activeElement)));
+  outer.addEventListener("mouseleave", () => { if (!outer.contains(document.activeElement)) open(false); });
   word.addEventListener("focus", () => open(true));
   word.addEventListener("click", () => open(true));
   outer.addEventListener("focusout", (event) => { if (!outer.contains(event.relatedTarget)) open(false); });
