@@ -5,9 +5,9 @@
 Everything goes over HTTP on the loopback address, by the same routes that clients use. Decoding: one greedy
 request of --tokens tokens at a time, in tokens a second from the request to its last byte (prompt, HTTP
 included), beside `normistral.generate` on the same model in float32; rounds take turns, medians are shown.
-Masks: 64 sentences asked one after another by one client, and by 16 clients at once. Divergence: at each token
-of float32's own continuation of the prompts, the log-probability of the token that float32 chose, in the GGUF
-beside float32, and how often both choose the same.
+Masks: 64 sentences asked one after another by one client, and by 16 clients at once. Divergence: at each
+token of float32's own continuation of the prompts, the log-probability of the token that float32 chose, in the
+GGUF beside float32, and how often both choose the same.
 """
 
 from __future__ import annotations
