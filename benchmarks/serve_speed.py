@@ -1,13 +1,13 @@
 """The server beside transformers: decoding from GGUF files, masks in batches, what quantisation costs.
 
-    python benchmarks/serve_speed.py MODEL GGUF… [--threads 2] [--rounds 3] [--json]
+    python benchmarks/serve_speed.py MODEL GGUF… [--threads 2] [--rounds 3] [--tokens 64]
 
 Everything goes over HTTP on the loopback address, by the same routes that clients use. Decoding: one greedy
 request of --tokens tokens at a time, in tokens a second from the request to its last byte (prompt, HTTP
-included), beside `normistral.generate` on the same model in float32; rounds take turns, medians are shown.
+included), beside `normistral.generate` on the same model in float32; rounds take turns; medians.
 Masks: 64 sentences asked one after another by one client, and by 16 clients at once. Divergence: at each
-token of float32's own continuation of the prompts, the log-probability of the token that float32 chose, in the
-GGUF beside float32, and how often both choose the same.
+token of float32's own continuation of the prompts, the log-probability of the token that float32 chose, in
+the GGUF beside float32, and how often both choose the same.
 """
 
 from __future__ import annotations
@@ -126,41 +126,35 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     loaded = load(options.model, "float32")
-    load_before = os.getloadavg()[0]
-    peer, rows, masks = [], [], {}
+    machine = f"{options.threads} threads, {len(PROMPTS)} × {options.tokens} tokens, {options.rounds} rounds"
+    print(f"load before {os.getloadavg()[0]:.1f}, {machine}")
+    print("| engine | tokens/s | transformers float32 | ratio | asked | mean abs. Δ (nats) | same choice |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     transformers_speed(loaded, 4)
     for number, gguf in enumerate(options.gguf):
         with server(options.model, gguf, options.threads) as client:
             served_speed(client, 4)
-            speeds = []
-            for _ in range(options.rounds):
-                speeds.append(served_speed(client, options.tokens))
-                peer.append(transformers_speed(loaded, options.tokens))
-            print(f"{Path(gguf).stem}: {speeds}, transformers {peer}", file=sys.stderr, flush=True)
-            rows.append([Path(gguf).stem, statistics.median(speeds), *divergence(client, loaded, 24)])
+            rounds = [
+                (served_speed(client, options.tokens), transformers_speed(loaded, options.tokens))
+                for _ in range(options.rounds)
+            ]
+            ratio = statistics.median(ours / theirs for ours, theirs in rounds)
+            ours, theirs = (statistics.median(side) for side in zip(*rounds, strict=True))
+            asked = next((f"{times:g}×" for kind, times in ASKED.items() if kind in gguf), "–")
+            difference, share, places = divergence(client, loaded, 24)
+            figures = f"{ours:.1f} | {theirs:.1f} | {ratio:.1f}× | {asked} | {difference:.4f}"
+            print(f"| {Path(gguf).stem} | {figures} | {share:.1%} of {places} |", flush=True)
             if number == 0:
                 masks_a_second(client, 16)
                 turns = [
                     (masks_a_second(client, 1), masks_a_second(client, 16)) for _ in range(options.rounds)
                 ]
-                masks = {n: statistics.median(turn[i] for turn in turns) for i, n in enumerate((1, 16))}
-    base = statistics.median(peer)
-    machine = f"load before {load_before:.1f}, {options.threads} threads"
-    print(f"{machine}; transformers float32: {base:.1f} tokens/s")
-    print("| engine | tokens/s | ratio | asked | mean abs. Δ (nats) | same choice | places |")
-    print("|---|---|---|---|---|---|---|")
-    for name, speed, difference, share, places in rows:
-        asked = next((f"{ratio:g}×" for kind, ratio in ASKED.items() if kind in name), "–")
-        figures = f"{speed:.1f} | {speed / base:.1f}× | {asked} | {difference:.4f} | {share:.1%} | {places}"
-        print(f"| {name} | {figures} |")
-    gain = masks[16] / masks[1]
-    print(f"masks: {masks[1]:.1f} sentences/s from one client, {masks[16]:.1f} from 16 ({gain:.1f}×)")
-    if options.json:
-        print(json.dumps({"transformers": base, "rows": rows, "masks": masks}))
+    one, many = (statistics.median(side) for side in zip(*turns, strict=True))
+    gain = statistics.median(together / alone for alone, together in turns)
+    print(f"masks: {one:.1f} sentences/s from one client, {many:.1f} from 16 ({gain:.1f}×)")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ class Silence:
         self.said += [title, note]
 
 
-def run_mode(root: Path, kind: str, tokenizer: dict[str, Any], **realign: Any) -> tuple[RunFolder, str]:
+def run_mode(
+    root: Path, kind: str, tokenizer: dict[str, Any], until: str | None = None, **realign: Any
+) -> tuple[RunFolder, str]:
     """Run the small recipe on a base of some kind; the run and what was said."""
     write_sources(root / "text")
     save_base_model(kind, root / "base", tied=kind != "llama3")
@@ -46,7 +48,7 @@ def run_mode(root: Path, kind: str, tokenizer: dict[str, Any], **realign: Any) -
     recipe["evaluation"] |= {"heldout_bytes": 600, "masked_sentences": ["<mask> skole", "en<mask> skole"]}
     recipe["runtime"] |= {"tensorboard": False, "micro_batch_size": 2}
     screen = Silence()
-    folder = pipeline.run(parse_recipe(recipe, "small"), root / "run", root / "cache", screen)
+    folder = pipeline.run(parse_recipe(recipe, "small"), root / "run", root / "cache", screen, until)
     return folder, "\n".join(screen.said)
 
 
@@ -197,3 +199,22 @@ def test_running_again_changes_nothing(kept: tuple[RunFolder, str]) -> None:
     screen = Silence()
     pipeline.run(load_recipe(folder.recipe), folder.root, folder.root.parent / "cache", screen)
     assert "\n".join(screen.said).count("unchanged") == 11
+
+
+def test_trim_gives_a_vocabulary_of_any_size_and_copies_the_rows_that_stay(tmp_path: Path) -> None:
+    run, said = run_mode(
+        tmp_path,
+        "smollm",
+        {"mode": "trim", "vocabulary_size": 340, "kept_base_tokens": 300},
+        until="swap",
+        steps=2,
+    )
+    ours, base = load_tokenizer(run.tokenizer), load_tokenizer(base_of(run))
+    assert ours.get_vocab_size() == 340 < base.get_vocab_size() + 40
+    assert "Those of the base's tokens that the text uses most" in said
+    before = read_tensor(run.base_model, "model.embed_tokens.weight")
+    after = read_tensor(run.swapped_model, "model.embed_tokens.weight")
+    for name in ("a", "e", "n"):
+        assert before[base.token_to_id(name)].equal(after[ours.token_to_id(name)])
+    text = "En søt lundefugl flyr over de vakre norske fjorder."
+    assert ours.decode(ours.encode(text).ids) == text

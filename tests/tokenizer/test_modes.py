@@ -24,7 +24,7 @@ from normistral.tokenizer import (
     save_tokenizer,
     take_over,
 )
-from normistral.tokenizer.extend import count_words
+from normistral.tokenizer.extend import count_base_words
 
 NORDIC = [
     "En søt lundefugl flyr over de vakre norske fjorder, og barna leser på skolen i Tromsø.\n\nSlik er det.",
@@ -159,7 +159,7 @@ def test_what_was_learnt_is_what_encoding_does(
     taken, new = take_over(bases["smollm"]), extended["smollm"]
     words = {
         word: ([taken.tokenizer.id_to_token(p.id) for p in taken.tokenizer.model.tokenize(word)], count)
-        for word, count in count_words(taken.tokenizer, NORDIC).items()
+        for word, count in count_base_words(taken.tokenizer, NORDIC).items()
     }
     known = set(taken.tokenizer.get_vocab())
     merges = json.loads(new.tokenizer.to_str())["model"]["merges"][-60:]

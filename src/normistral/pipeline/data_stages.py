@@ -25,6 +25,7 @@ from normistral.tokenizer import (
     TokenRoles,
     TrainedTokenizer,
     compare_tokenizers,
+    count_base_words,
     count_sources,
     extend_tokenizer,
     load_tokenizer,
@@ -32,6 +33,7 @@ from normistral.tokenizer import (
     save_tokenizer,
     take_over,
     train_from_counts,
+    trim_tokenizer,
     weigh_sources,
 )
 from normistral.weights import import_base, read_config
@@ -127,8 +129,12 @@ def _run_tokenizer(context: RunContext) -> dict[str, Any]:
     else:
         base = take_over(run.base_model)
         made["special_tokens"] = dict(base.how)
-        if mode == "extend":
-            size = recipe.tokenizer.vocabulary_size
+        size = recipe.tokenizer.vocabulary_size
+        if mode == "trim":
+            words = count_base_words(base.tokenizer, _sample(context, taken))
+            base = trim_tokenizer(base, words, recipe.tokenizer.kept_base_tokens or size // 2)
+            made["kept_base_tokens"] = base.roles.size
+        if mode in ("extend", "trim"):
             base = extend_tokenizer(base, _sample(context, taken), size)
         save_tokenizer(base.tokenizer, run.tokenizer, context_length, base.roles, base.chat_template)
     rows = compare_tokenizers(
@@ -213,7 +219,7 @@ def _sample(context: RunContext, taken: dict[str, SourceSample]) -> Iterator[str
 
 
 def tokenizer_mode(context: RunContext) -> str:
-    """Where the run's tokenizer comes from: `replace`, `extend` or `keep`."""
+    """Where the run's tokenizer comes from: `replace`, `extend`, `trim` or `keep`."""
     return str(context.record("tokenizer").counts.get("mode", "replace"))
 
 
@@ -252,6 +258,7 @@ def _show_tokenizer(context: RunContext) -> None:
 MODE_NOTES = {
     "replace": "",
     "extend": "The base's vocabulary, extended: its tokens keep their ids, new ones stand behind them.",
+    "trim": "Those of the base's tokens that the text uses most, and new ones behind them.",
     "keep": "The base's own tokenizer is kept.",
 }
 

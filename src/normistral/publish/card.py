@@ -27,6 +27,7 @@ TEMPLATE = "card.md.j2"
 TOKENIZER_PHRASES = {
     "replace": "a new tokenizer",
     "extend": "the base's tokenizer, extended for its languages,",
+    "trim": "the base's tokenizer, trimmed and extended for its languages,",
     "keep": "the base's own tokenizer",
 }
 TOKENIZER_SENTENCES = {
@@ -34,6 +35,8 @@ TOKENIZER_SENTENCES = {
     "fewer tokens for the same text.",
     "extend": "The model has the base's tokenizer with new tokens, learnt on its languages, behind it: the "
     "base's tokens keep their ids, and the same text needs fewer tokens.",
+    "trim": "The model has those of the base's tokens that its text uses most, and new ones, learnt on its "
+    "languages, behind them, so that the same text needs fewer tokens.",
     "keep": "The model has the base's own tokenizer, with a `<mask>`: it gives the base's ids for any text.",
 }
 
@@ -117,7 +120,7 @@ class CardFacts:
     tokenizers: tuple[TokenizerRow, ...] = ()
     """The comparison on held-out text, as `compare_tokenizers` returns it."""
     tokenizer_mode: str = "replace"
-    """`replace`, `extend` or `keep`."""
+    """`replace`, `extend`, `trim` or `keep`."""
     special_ids_first: bool = True
     """Whether the special tokens have the ids of `normistral.tokenizer`, before all others."""
     begins_with_start: bool = True

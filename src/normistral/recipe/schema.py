@@ -31,13 +31,17 @@ class BaseSettings(Settings):
 class TokenizerSettings(Settings):
     """The tokenizer: new byte-level BPE (card: 51,200 tokens), or the base's, extended or as it is."""
 
-    mode: Literal["replace", "extend", "keep"] = "replace"
+    mode: Literal["replace", "extend", "trim", "keep"] = "replace"
     """`replace`: a new vocabulary instead of the base's, as the card's model has; `extend`: the base's, whose
-    tokens keep their ids, and new ones behind them (byte-level bases alone); `keep`: the base's as it is,
-    with a `<mask>`: the control that every study needs."""
+    tokens keep their ids, and new ones behind them; `trim`: the base's tokens that the text uses most
+    (`kept_base_tokens`), and new ones in the room that this makes, so that languages the base knows are cut
+    as it learnt them (both for byte-level bases alone); `keep`: the base's as it is, with a `<mask>`: the
+    control that every study needs."""
     vocabulary_size: Annotated[int, Field(ge=16 + 256)] = 51_200
-    """Number of tokens, special ones and the 256 bytes included; in mode `extend` those of the base too; in
-    mode `keep` without effect."""
+    """Number of tokens, special ones and the 256 bytes included; in modes `extend` and `trim` those of the
+    base too; in mode `keep` without effect."""
+    kept_base_tokens: PositiveInt | None = None
+    """Of mode `trim`: how many of the base's tokens stay at most; unset: half of `vocabulary_size`."""
     sample_bytes: PositiveInt = 200_000_000
     """UTF-8 bytes of training text to learn merges from, shared among sources by `weights`. A new vocabulary
     is learnt from counts of words: up to so many bytes of each source are counted, once, and weights are
@@ -58,6 +62,18 @@ class TokenizerSettings(Settings):
     1.6 % fewer tokens, but a text that ends in such a token is no longer stopped by the id of the newline
     alone, as in the card's translation example (`normistral generate --stop` looks at text and is right in
     either case). For mode `replace`."""
+
+    @model_validator(mode="after")
+    def _kept_tokens_leave_room(self) -> Self:
+        if self.kept_base_tokens is not None:
+            if self.mode != "trim":
+                raise ValueError(f"kept_base_tokens is for mode trim; in mode {self.mode} leave it out")
+            if self.kept_base_tokens >= self.vocabulary_size:
+                raise ValueError(
+                    f"kept_base_tokens {self.kept_base_tokens:,} leaves no room for new tokens in a "
+                    f"vocabulary_size of {self.vocabulary_size:,}"
+                )
+        return self
 
     def check_parity(self, languages: list[str]) -> None:
         """Refuse parity without text to compare, or with that of languages that are not learnt.

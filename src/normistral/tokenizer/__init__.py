@@ -8,7 +8,7 @@ from normistral.tokenizer.compare import (
     summarise_tokenizers,
 )
 from normistral.tokenizer.counts import WordCounts
-from normistral.tokenizer.extend import check_extendable, extend_tokenizer
+from normistral.tokenizer.extend import check_extendable, count_base_words, extend_tokenizer
 from normistral.tokenizer.keep import TakenOver, take_over
 from normistral.tokenizer.load import TOKENIZER_FILE, check_special_tokens, load_tokenizer, open_tokenizer
 from normistral.tokenizer.parity import Parity
@@ -32,6 +32,7 @@ from normistral.tokenizer.special_tokens import (
 )
 from normistral.tokenizer.train import TrainedTokenizer, train_from_counts, train_tokenizer
 from normistral.tokenizer.training_words import WeighedSource
+from normistral.tokenizer.trim import trim_tokenizer
 
 __all__ = [
     "BOS_ID",
@@ -61,6 +62,7 @@ __all__ = [
     "check_special_tokens",
     "check_trainable",
     "compare_tokenizers",
+    "count_base_words",
     "count_sources",
     "extend_tokenizer",
     "find_roles",
@@ -76,5 +78,6 @@ __all__ = [
     "take_over",
     "train_from_counts",
     "train_tokenizer",
+    "trim_tokenizer",
     "weigh_sources",
 ]

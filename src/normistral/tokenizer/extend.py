@@ -54,7 +54,7 @@ def extend_tokenizer(base: TakenOver, texts: Iterable[str], vocabulary_size: int
     spellings = [f"no token {number}" for number in range(size)]  # with spaces, as no token has
     for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
         spellings[token_id] = token
-    table = _table(tokenizer, count_words(tokenizer, texts), spellings)
+    table = _table(tokenizer, count_base_words(tokenizer, texts), spellings)
     learnt = learn_merges(
         table, [each.encode() for each in spellings], vocabulary_size - size, new_spellings_only=True
     )
@@ -88,7 +88,7 @@ def check_extendable(tokenizer: Tokenizer) -> None:
         )
 
 
-def count_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
+def count_base_words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
     """How often each word occurs, as the tokenizer's own pre-tokenizer cuts and spells words."""
     counts: Counter[str] = Counter()
     normaliser, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
