@@ -4,9 +4,10 @@ keeps its own tokenizer.
 
     python benchmarks/swap_curves.py WORK ../shared/corpora --base FOLDER_OR_SAMPLE
 
-WORK gets a new tokenizer (by `normistral tokenizer train`) and a JSON file for each trajectory as soon as it
-is done; run again, it goes on with those that are missing, and `--report NAME` alone writes the table and the
-plots. A trajectory is: swap (its FLOPs count), then all weights are trained causally on a stream of passages,
+WORK gets a new tokenizer (by `normistral tokenizer train`), one of the same size that keeps 12,000 of the
+base's tokens (mode `trim`; for the methods trimmed and trimmed-calibrated), and a JSON file for each
+trajectory as soon as it is done; run again, it goes on with those that are missing, and `--report NAME` alone
+writes the table and the plots. A trajectory is: swap (its FLOPs count), then all weights are trained causally on a stream of passages,
 as many bytes of each language, at a constant rate after a short warm-up; so one trajectory is measured at all
 budgets. The seed changes the order of the text and all that a method draws. Every method sees the same
 passages in the same order; it stops where its FLOPs are spent, at the nearest step. Each trajectory runs in a
@@ -42,12 +43,25 @@ from normistral.records import write_json
 from normistral.report.plots import Series, line_plot
 from normistral.scoring import encode_heldout, score_causal
 from normistral.swap import swap_vocabulary
-from normistral.tokenizer import load_tokenizer, plain_text_tokenizer
+from normistral.tokenizer import (
+    count_base_words,
+    extend_tokenizer,
+    load_tokenizer,
+    plain_text_tokenizer,
+    save_tokenizer,
+    take_over,
+    trim_tokenizer,
+)
 from normistral.training.model_state import load_weights
 from normistral.weights import import_base, read_config
 
 LANGUAGES = ("nob", "sme", "eng")
-METHODS = ("keep", "mean", "calibrated", "focus", "random")
+METHODS = ("keep", "mean", "calibrated", "focus", "random", "trimmed", "trimmed-calibrated")
+SWAP_METHODS = {"trimmed": "mean", "trimmed-calibrated": "calibrated"}
+"""How rows are made where the name is not the method's own; their tokenizer is the trimmed one."""
+KEPT_BASE_TOKENS = 12_000
+TRIM_BYTES = 4_000_000
+"""Text of each language that the trimmed tokenizer is learnt on."""
 VOCABULARY = 24_576
 ROW = 512
 """Tokens of a row, and of a step."""
@@ -203,10 +217,11 @@ def trajectory(given: argparse.Namespace, method: str, seed: int) -> None:
     if method != "keep":
         folder = work / f"swapped-{method}-{seed}"
         shutil.rmtree(folder, ignore_errors=True)
-        texts = sample(given.corpora, seed) if method in ("calibrated", "focus", "distilled") else None
+        making = SWAP_METHODS.get(method, method)
+        texts = sample(given.corpora, seed) if making in ("calibrated", "focus", "distilled") else None
         settings = SwapSettings(calibration_step=1.0, distillation_tokens=given.distillation_tokens)
         report = swap_vocabulary(
-            base, work / "tokenizer", folder, method, texts=texts, settings=settings, seed=seed
+            base, tokenizer_folder(work, method), folder, making, texts=texts, settings=settings, seed=seed
         )
         spent, swap_seconds = report.flops, time.perf_counter() - started
     swap_flops = spent
@@ -214,7 +229,9 @@ def trajectory(given: argparse.Namespace, method: str, seed: int) -> None:
     model = Bf16Model(folder)
     if folder != base:
         shutil.rmtree(folder)
-    encoder = plain_text_tokenizer(load_tokenizer(base if method == "keep" else work / "tokenizer"))
+    encoder = plain_text_tokenizer(
+        load_tokenizer(base if method == "keep" else tokenizer_folder(work, method))
+    )
     limits = [budget(ModelConfig.from_hugging_face(read_config(base)), tokens) for tokens in given.tokens]
     steps = size = 0
     points = []
@@ -250,6 +267,26 @@ def trajectory(given: argparse.Namespace, method: str, seed: int) -> None:
     write_json(work / "runs" / f"{method}-{seed}.json", record)
 
 
+def tokenizer_folder(work: Path, method: str) -> Path:
+    return work / ("tokenizer-trimmed" if method in SWAP_METHODS else "tokenizer")
+
+
+def trim(given: argparse.Namespace) -> None:
+    """The trimmed tokenizer, as mode `trim` of a recipe makes it."""
+    texts = []
+    for language in LANGUAGES:
+        size = 0
+        for text in documents(given.corpora, language, "train"):
+            if size >= TRIM_BYTES:
+                break
+            size += len(text.encode())
+            texts.append(text)
+    base = take_over(given.base_folder)
+    base = trim_tokenizer(base, count_base_words(base.tokenizer, texts), KEPT_BASE_TOKENS)
+    made = extend_tokenizer(base, texts, VOCABULARY)
+    save_tokenizer(made.tokenizer, given.work / "tokenizer-trimmed", 2048, made.roles)
+
+
 def prepare(given: argparse.Namespace) -> None:
     """The base and the tokenizer, where they are not there yet."""
     given.work.mkdir(parents=True, exist_ok=True)
@@ -261,6 +298,8 @@ def prepare(given: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "normistral", "tokenizer", "train", str(given.work / "tokenizer")]
         size = ["--size", str(VOCABULARY), "--sample-bytes", "24000000", "--context-length", "2048"]
         subprocess.run([*command, *size, *data], check=True)
+    if SWAP_METHODS.keys() & set(given.methods) and not (given.work / "tokenizer-trimmed").exists():
+        trim(given)
 
 
 def spread(values: list[float]) -> str:
