@@ -7,11 +7,11 @@ keeps its own tokenizer.
 WORK gets a new tokenizer (by `normistral tokenizer train`), one of the same size that keeps 12,000 of the
 base's tokens (mode `trim`; for the methods trimmed and trimmed-calibrated), and a JSON file for each
 trajectory as soon as it is done; run again, it goes on with those that are missing, and `--report NAME` alone
-writes the table and the plots. A trajectory is: swap (its FLOPs count), then all weights are trained causally on a stream of passages,
-as many bytes of each language, at a constant rate after a short warm-up; so one trajectory is measured at all
-budgets. The seed changes the order of the text and all that a method draws. Every method sees the same
-passages in the same order; it stops where its FLOPs are spent, at the nearest step. Each trajectory runs in a
-process of its own, at most 3 GB.
+writes the table and the plots. A trajectory is: swap (its FLOPs count), then all weights are trained causally
+on a stream of passages, as many bytes of each language, at a constant rate after a short warm-up; so one
+trajectory is measured at all budgets. The seed changes the order of the text and all that a method draws.
+Every method sees the same passages in the same order; it stops where its FLOPs are spent, at the nearest
+step. Each trajectory runs in a process of its own, at most 3 GB.
 """
 
 from __future__ import annotations
