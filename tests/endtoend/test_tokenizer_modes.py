@@ -216,5 +216,9 @@ def test_trim_gives_a_vocabulary_of_any_size_and_copies_the_rows_that_stay(tmp_p
     after = read_tensor(run.swapped_model, "model.embed_tokens.weight")
     for name in ("a", "e", "n"):
         assert before[base.token_to_id(name)].equal(after[ours.token_to_id(name)])
+    for name in TokenRoles.of(run.tokenizer).special:
+        token = ours.id_to_token(name)
+        if base.token_to_id(token) is not None:
+            assert before[base.token_to_id(token)].equal(after[name]), token
     text = "En søt lundefugl flyr over de vakre norske fjorder."
     assert ours.decode(ours.encode(text).ids) == text

@@ -218,7 +218,7 @@ def test_the_tokenizers_are_told_side_by_side(llama_server: Running) -> None:
 
 load_all_checks()
 
-EXAMPLES = 6
+EXAMPLES = 4
 """Requests for each route."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,19 +86,40 @@ def test_a_request_that_takes_too_long_is_ended(narrow: Running) -> None:
     assert parts
 
 
-@pytest.mark.usefixtures("slowly")
-def test_writing_ends_when_the_client_leaves(narrow: Running) -> None:
-    writer = narrow.served.writer
-    with pytest.raises(httpx.ReadTimeout):
-        narrow.client.post("/v1/completions", json=LONG, timeout=0.2)
-    await_that(lambda: writer.admission.working == 0)
-    assert narrow.served.metrics.disconnects._value.get() == 1
-    with narrow.client.stream("POST", "/v1/completions", json=LONG | {"stream": True}) as answer:
-        next(answer.iter_lines())
-        assert writer.admission.working == 1
-    started = time.monotonic()
-    await_that(lambda: writer.admission.working == 0)
-    assert time.monotonic() - started < 1.0  # 100 steps would take two seconds
+@pytest.mark.parametrize("stream", [False, True])
+def test_writing_ends_when_the_client_leaves(
+    transformers_server: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    model: Any = transformers_server.loaded.model
+    real, steps, go = model.forward, [], threading.Event()
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        steps.append(1)
+        if len(steps) > 1:
+            go.wait(PATIENCE)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(model, "forward", held)
+    admission = transformers_server.served.writer.admission
+    try:
+        if stream:
+            with transformers_server.client.stream(
+                "POST", "/v1/completions", json=LONG | {"stream": True}
+            ) as part:
+                next(part.iter_lines())
+                assert admission.working == 1
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                transformers_server.client.post("/v1/completions", json=LONG, timeout=0.5)
+        # The model is held at its second step: only the client's leaving can end the request.
+        await_that(lambda: admission.working == 0)
+    finally:
+        go.set()
+    engine: Any = transformers_server.served.engine
+    await_that(lambda: not engine._waiting and len(steps) <= 4)
+    answer = transformers_server.post("/v1/completions", LONG | {"max_tokens": 1})
+    assert answer.status_code == 200
+    assert len(steps) <= 5
 
 
 def test_many_clients_at_once_get_what_each_asked_for(server: Running) -> None:

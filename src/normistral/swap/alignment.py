@@ -112,7 +112,9 @@ def align(
     exact: set[int] = set()
     for token_id in range(len(tokens)):
         if token_id in special:
-            pieces.append(by_role.get(token_id, ()))
+            namesake = base.token_to_id(tokens[token_id])  # a trimmed tokenizer has the base's other ones too
+            same = (namesake,) if namesake in roles.special else ()
+            pieces.append(by_role.get(token_id, same))
             continue
         text = _bytes_of(tokens[token_id], token_id)
         found = segment(text)
