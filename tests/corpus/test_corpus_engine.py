@@ -119,7 +119,7 @@ def test_workers_end_with_the_process_that_started_them(
         pid = int((notes / "0").read_text())
         os.kill(pid, 0)
         driver.send_signal(number)
-        driver.wait(20)
+        driver.wait(60)
         until(lambda: not alive(pid))
     finally:
         driver.kill()

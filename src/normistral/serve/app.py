@@ -11,12 +11,12 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from normistral.errors import UserError
 from normistral.serve.admission import Admission
 from normistral.serve.continuation import Engine
-from normistral.serve.deadline import ClientGone, while_wanted
+from normistral.serve.deadline import ClientGone, ListeningResponse, while_wanted
 from normistral.serve.guards import Guards
 from normistral.serve.llama import LlamaEngine
 from normistral.serve.metrics import Metrics
@@ -127,7 +127,7 @@ def _add_writing(app: FastAPI, served: Served) -> None:
                 raise Problem(503, "the engine that writes is being started again", "engine_restarting")
             served.writer.admission.check()
             usage = body.stream_options is not None and body.stream_options.include_usage
-            return StreamingResponse(served.writer.events(work, usage), media_type="text/event-stream")
+            return ListeningResponse(served.writer.events(work, usage), served.metrics.disconnects.inc)
         return await _answered(served, request, served.writer.whole(work))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from normistral.serve.problems import out_of_time
 
@@ -30,7 +32,7 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result], seco
         Problem: if the time was not enough (504).
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
+    gone = asyncio.ensure_future(_gone(request.receive))
     try:
         await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -44,6 +46,32 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result], seco
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+class ListeningResponse(StreamingResponse):
+    """Server-sent events that end when the client leaves, also while none is due.
+
+    Starlette's own notices when it sends the next one, which may be after a long wait for a place.
+    """
+
+    def __init__(self, events: AsyncIterator[str], on_gone: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._on_gone = on_gone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events for as long as somebody listens."""
+        sending = asyncio.ensure_future(self.stream_response(send))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+            else:
+                self._on_gone()
+        finally:
+            for one in (sending, gone):
+                one.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
