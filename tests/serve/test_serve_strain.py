@@ -88,8 +88,9 @@ def test_a_request_that_takes_too_long_is_ended(narrow: Running) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_writing_ends_when_the_client_leaves(
-    transformers_server: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+    transformers_server: Running, taught: TaughtModel, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
+    body = {"prompt": taught.prompt, "max_tokens": 100, "temperature": 0, "stream": stream}
     model: Any = transformers_server.loaded.model
     real, steps, go = model.forward, [], threading.Event()
 
@@ -103,14 +104,12 @@ def test_writing_ends_when_the_client_leaves(
     admission = transformers_server.served.writer.admission
     try:
         if stream:
-            with transformers_server.client.stream(
-                "POST", "/v1/completions", json=LONG | {"stream": True}
-            ) as part:
+            with transformers_server.client.stream("POST", "/v1/completions", json=body) as part:
                 next(part.iter_lines())
                 assert admission.working == 1
         else:
             with pytest.raises(httpx.ReadTimeout):
-                transformers_server.client.post("/v1/completions", json=LONG, timeout=0.5)
+                transformers_server.client.post("/v1/completions", json=body, timeout=0.5)
         # The model is held at its second step: only the client's leaving can end the request.
         await_that(lambda: admission.working == 0)
     finally:

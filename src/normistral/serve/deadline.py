@@ -49,7 +49,8 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, Result], seco
 class ListeningResponse(StreamingResponse):
     """Server-sent events that end when the client leaves, also while none is due.
 
-    Starlette's own notices when it sends the next one, which may be after a long wait for a place.
+    Starlette's own leaves that to the HTTP server from ASGI 2.4 on, which may notice at the next event only,
+    and tells nobody.
     """
 
     def __init__(self, events: AsyncIterator[str], on_gone: Callable[[], None]) -> None:
