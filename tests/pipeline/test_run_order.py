@@ -59,7 +59,7 @@ def test_a_run_is_as_far_as_its_newest_checkpoint_and_has_its_changes(tmp_path: 
     assert order_of_run(run).steps_done == 0
     checkpoint(run, "realign", 3)
     assert order_of_run(run).steps_done == 3
-    StageRecord("realign", {}, {}, {}, 1.0, "2026-01-01").write(run.stage("realign"))
+    StageRecord("realign", {}, {}, {"steps": 5}, 1.0, "2026-01-01").write(run.stage("realign"))
     assert order_of_run(run).steps_done == 5
     change = PlanChange(52, (24, 24))
     checkpoint(run, "adapt", 2)
