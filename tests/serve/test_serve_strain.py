@@ -71,56 +71,60 @@ def test_more_requests_than_may_wait_are_sent_away(narrow: Running) -> None:
     assert narrow.post("/v1/completions", LONG | {"max_tokens": 1}).status_code == 200  # and it goes on
 
 
-@pytest.mark.slow  # not yet the same on a quiet and on a busy machine
-@pytest.mark.usefixtures("slowly")
-def test_a_request_that_takes_too_long_is_ended(narrow: Running) -> None:
-    answer = narrow.post("/v1/completions", LONG)
-    assert answer.status_code == 504
-    assert answer.json()["error"]["code"] == "timeout"
-    await_that(lambda: narrow.served.writer.admission.working == 0)
-    # A stream has begun with status 200: the failure is its last event, which the client raises.
-    client = openai.OpenAI(base_url=f"{narrow.url}/v1", api_key="unused", max_retries=0)
-    parts = []
-    with pytest.raises(openai.APIError, match=r"1\.5 seconds"):
-        for part in client.completions.create(model="taught", stream=True, **LONG):  # type: ignore[call-overload]
-            parts.append(part)
-    assert parts
+@pytest.fixture
+def held(taught_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let the model take one step, and hold it in the second until the test ends; the steps begun."""
+    model: Any = taught_model.model
+    real, steps, go = model.forward, list[int](), threading.Event()
 
-
-@pytest.mark.slow  # not yet the same on a quiet and on a busy machine
-@pytest.mark.parametrize("stream", [False, True])
-def test_writing_ends_when_the_client_leaves(
-    transformers_server: Running, taught: TaughtModel, monkeypatch: pytest.MonkeyPatch, stream: bool
-) -> None:
-    body = {"prompt": taught.prompt, "max_tokens": 100, "temperature": 0, "stream": stream}
-    model: Any = transformers_server.loaded.model
-    real, steps, go = model.forward, [], threading.Event()
-
-    def held(*arguments: Any, **options: Any) -> Any:
-        steps.append(1)
+    def one_step(*arguments: Any, **options: Any) -> Any:
+        steps.append(len(steps))
         if len(steps) > 1:
             go.wait(PATIENCE)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(model, "forward", held)
+    monkeypatch.setattr(model, "forward", one_step)
+    yield steps
+    go.set()
+
+
+def test_a_request_that_takes_too_long_is_ended(
+    narrow: Running, taught: TaughtModel, held: list[int]
+) -> None:
+    # A stream has begun with status 200: the failure is its last event, which the client raises.
+    client = openai.OpenAI(base_url=f"{narrow.url}/v1", api_key="unused", max_retries=0)
+    body: dict[str, Any] = {"prompt": taught.prompt, "max_tokens": 20, "temperature": 0}
+    parts = []
+    with pytest.raises(openai.APIError, match=r"1\.5 seconds"):
+        for part in client.completions.create(model="taught", stream=True, **body):
+            parts.append(part)
+    assert len(parts) == 1
+    answer = narrow.post("/v1/completions", body)
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "timeout"
+    assert narrow.served.writer.admission.working == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_writing_ends_when_the_client_leaves(
+    transformers_server: Running, taught: TaughtModel, held: list[int], stream: bool
+) -> None:
+    body = {"prompt": taught.prompt, "max_tokens": 20, "temperature": 0, "stream": stream}
     admission = transformers_server.served.writer.admission
-    try:
-        if stream:
-            with transformers_server.client.stream("POST", "/v1/completions", json=body) as part:
-                next(part.iter_lines())
-                assert admission.working == 1
-        else:
-            with pytest.raises(httpx.ReadTimeout):
-                transformers_server.client.post("/v1/completions", json=body, timeout=0.5)
-        # The model is held at its second step: only the client's leaving can end the request.
-        await_that(lambda: admission.working == 0)
-    finally:
-        go.set()
-    engine: Any = transformers_server.served.engine
-    await_that(lambda: not engine._waiting and len(steps) <= 4)
-    answer = transformers_server.post("/v1/completions", LONG | {"max_tokens": 1})
-    assert answer.status_code == 200
-    assert len(steps) <= 5
+    gone = transformers_server.served.metrics.disconnects._value
+    before = gone.get()
+    if stream:
+        with transformers_server.client.stream("POST", "/v1/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: ")
+            assert admission.working == 1
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            transformers_server.client.post("/v1/completions", json=body, timeout=0.5)
+    # The model is held at its second step: only the client's leaving can end the request.
+    await_that(lambda: admission.working == 0)
+    assert gone.get() == before + 1
+    assert len(held) <= 2
 
 
 def test_many_clients_at_once_get_what_each_asked_for(server: Running) -> None:
