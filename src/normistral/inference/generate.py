@@ -19,15 +19,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from normistral.errors import UserError
+from normistral.inference.at_each_step import BeamCriterion, LogProbabilities, RowCriterion
 from normistral.inference.load import LoadedModel
 from normistral.inference.reading import batches, padded
 from normistral.inference.special import pad_id
@@ -185,18 +180,8 @@ def generate_batch(
     Args:
         loaded: from `load`.
         prompts: the beginnings.
-        max_new_tokens: as for `generate`, and so are the other arguments. A seed repeats the sampling of the
-            same prompts in the same batches.
-        stop: …
-        sample: …
-        temperature: …
-        top_p: …
-        seed: …
-        beams: …
-        prefix_lm: …
-        cache: …
-        top_logprobs: …
-        cancelled: …
+        max_new_tokens: as for `generate`, like all arguments that are not told here. A seed repeats the
+            sampling of the same prompts in the same batches.
         batch_size: prompts that are continued together.
 
     Returns:
@@ -249,12 +234,12 @@ def _write(
     ]
     tokens_BT, mask_BT = padded(loaded, prompts, left=True)
     width = tokens_BT.shape[1]
-    recorder = _LogProbabilities(settings.top_logprobs)
+    recorder = LogProbabilities(settings.top_logprobs)
     criterion: StoppingCriteria
     if settings.beams > 1:
-        criterion = _BeamCriterion(loaded, prompts, width, settings, end_ids, most)
+        criterion = BeamCriterion(loaded, prompts, width, settings.stop, settings.cancelled, end_ids, most)
     else:
-        criterion = _RowCriterion(watches, width, settings.cancelled, recorder)
+        criterion = RowCriterion(watches, width, settings.cancelled, recorder)
     sampling: dict[str, Any] = {}
     if settings.sample:
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
@@ -297,97 +282,6 @@ def _write(
             )
         )
     return generations
-
-
-class _LogProbabilities(LogitsProcessor):
-    """Notes how likely the model itself finds each token; changes nothing."""
-
-    def __init__(self, alternatives: int | None) -> None:
-        self._alternatives = alternatives
-        self._latest_BV: Tensor | None = None
-        self._steps: list[tuple[list[float], list[list[tuple[int, float]]]]] = []
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        self._latest_BV = scores.float().log_softmax(-1)
-        return scores
-
-    def note(self, chosen_B: Tensor) -> None:
-        """Take down the tokens that were chosen from the latest scores."""
-        if self._latest_BV is None:
-            return
-        chosen = self._latest_BV.gather(1, chosen_B[:, None])[:, 0].tolist()
-        best = self._latest_BV.topk(self._alternatives or 0, dim=-1)
-        ranked = [
-            list(zip(ids, values, strict=True))
-            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        self._steps.append((chosen, ranked))
-
-    def of(self, row: int, count: int) -> tuple[tuple[float, ...], tuple[tuple[tuple[int, float], ...], ...]]:
-        """The row's first `count` log-probabilities and alternatives; empty if nothing was noted."""
-        steps = self._steps[:count]
-        return tuple(chosen[row] for chosen, _ in steps), tuple(tuple(ranked[row]) for _, ranked in steps)
-
-
-class _RowCriterion(StoppingCriteria):
-    """Feeds each row's watch with its new tokens, and ends the row when the watch says so."""
-
-    def __init__(
-        self,
-        watches: Sequence[TextWatch],
-        width: int,
-        cancelled: Callable[[], bool],
-        recorder: _LogProbabilities,
-    ) -> None:
-        self._watches = watches
-        self._read = width
-        self._cancelled = cancelled
-        self._recorder = recorder
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
-        for place in range(self._read, input_ids.shape[1]):
-            self._recorder.note(input_ids[:, place])
-            for watch, token in zip(self._watches, input_ids[:, place].tolist(), strict=True):
-                watch.add(token)
-        self._read = input_ids.shape[1]
-        everything = self._cancelled()
-        done = [everything or watch.ended_by is not None for watch in self._watches]
-        return torch.tensor(done, device=input_ids.device)  # type: ignore[return-value]
-
-
-class _BeamCriterion(StoppingCriteria):
-    """Ends beams at stop strings; beams change places, so that each is looked at anew."""
-
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        prompts: Sequence[list[int]],
-        width: int,
-        settings: _Settings,
-        end_ids: Sequence[int],
-        most: Sequence[int],
-    ) -> None:
-        self._tokenizer = loaded.tokenizer.backend_tokenizer
-        self._prompts = prompts
-        self._width = width
-        self._settings = settings
-        self._end_ids = end_ids
-        self._most = most
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> torch.BoolTensor:
-        if self._settings.cancelled():
-            return torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
-        beams = len(input_ids) // len(self._prompts)
-        done = []
-        for row, tokens in enumerate(input_ids[:, self._width :].tolist()):
-            prompt = row // beams
-            watch = TextWatch(
-                self._tokenizer, self._prompts[prompt], self._settings.stop, self._end_ids, self._most[prompt]
-            )
-            for token in tokens:
-                watch.add(token)
-            done.append(watch.ended_by is not None)
-        return torch.tensor(done, device=input_ids.device)  # type: ignore[return-value]
 
 
 def _prompt_ids(loaded: LoadedModel, prompt: str) -> list[int]:
