@@ -60,6 +60,7 @@ def test_a_run_makes_everything_that_the_design_names(undisturbed: tuple[RunFold
         assert path.exists(), path
     assert run.documents("nob", "train")
     assert run.documents("code", "heldout")
+    assert json.loads((run.published_model / "config.json").read_text())["max_position_embeddings"] == 64
     assert json.loads(run.run_file.read_text())["runtime"] == {
         "device": "cpu",
         "dtype": "float32",
@@ -186,6 +187,16 @@ def test_ctrl_c_outside_training_says_that_the_same_command_goes_on(workshop: Pa
     assert process.returncode == 130, output
     assert "stopped; the same command" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("setting", ["publish.context_length", "mixture.sequence_length"])
+def test_a_context_that_the_base_has_not_is_told_before_training(workshop: Path, setting: str) -> None:
+    run = RunFolder(workshop / setting)
+    process = start(workshop / "small.yaml", run.root, "--set", f"{setting}=129")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"{setting} is 129, but the base model reads 128 tokens at most; shorten it" in output
+    assert not run.stage("realign").exists()
 
 
 def test_files_are_readable_by_others(undisturbed: tuple[RunFolder, str]) -> None:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from normistral.errors import UserError
 from normistral.publish import publish_gguf, publish_model
+from normistral.publish.gguf import GGUF_SECTION
 from normistral.tokenizer import MASK_ID
 from normistral.weights import export_gguf, gguf_export, import_gguf, read_config, read_tensor, tensor_names
 
@@ -202,6 +203,18 @@ def test_the_file_says_what_the_folder_says(tiny_model_folder: Path, tmp_path: P
     }
     assert {key: fields.get(key) for key in expected} == expected
     assert fields["tokenizer.ggml.token_type"][:17] == [3] * 16 + [1]
+
+
+def test_the_card_lists_the_files_of_the_folder(tiny_model_folder: Path, tmp_path: Path) -> None:
+    model, begin, end = tmp_path / "model", "# tiny\n\nOf it.\n\n", "## Attribution\n\n- Æ\n"
+    publish_model(tiny_model_folder, tiny_model_folder, model, "bfloat16", begin + end)
+    publish_gguf(model, ("F16",), output=tmp_path / "elsewhere.gguf")
+    assert (model / "README.md").read_text(encoding="utf-8") == begin + end
+    (larger,) = publish_gguf(model, ("F32",))
+    (smaller,) = publish_gguf(model, ("Q8_0",))
+    rows = "".join(f"| {made.path.name} | {made.bytes / 1e6:.1f} MB |\n" for made in (larger, smaller))
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert card == f"{begin}{GGUF_SECTION}| File | Size |\n|---|---:|\n{rows}\n{end}"
 
 
 def test_rows_without_a_token_are_marked_as_unused(scaled_folder: Path, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def facts() -> CardFacts:
         ),
         objective=ObjectiveSettings(),
         sequence_length=4096,
+        context_length=4096,
         precision="bfloat16",
         hardware="256 AMD MI250X GPUs (128 GB)",
         tokenizers=(

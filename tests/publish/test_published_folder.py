@@ -169,6 +169,30 @@ def test_the_config_writes_out_what_would_silently_default_to_something_else(pub
     assert AutoConfig.from_pretrained(published).rope_parameters["rope_theta"] == 100_000.0
 
 
+def test_the_folder_says_how_long_a_text_the_model_was_made_to_read(
+    trained: Path, tiny_tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    publish_model(trained, tiny_tokenizer_folder, tmp_path / "model", "float32", "", context_length=24)
+    scaled = "original_max_position_embeddings" in read_config(trained)["rope_parameters"]
+    with no_warnings():
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert model.config.max_position_embeddings == (33 if scaled else 24)  # 32 and less would warn
+    assert tokenizer.model_max_length == 24
+    expected = AutoModelForCausalLM.from_pretrained(trained)
+    assert torch.equal(logits_of(model), logits_of(expected))
+
+
+def test_a_context_longer_than_the_models_is_refused(
+    tiny_model_folder: Path, tiny_tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="context_length is 129, but the model reads 128 tokens at most"):
+        publish_model(
+            tiny_model_folder, tiny_tokenizer_folder, tmp_path / "model", "float32", "", context_length=129
+        )
+    assert not (tmp_path / "model").exists()
+
+
 def test_mistral_nemos_heads_keep_their_width() -> None:
     nemo = ModelConfig(51_200, 5120, 14_336, 40, 32, 8, 128, 4096, 1e6, None, 1e-5, tied=False)
     assert published_config(nemo, "bfloat16", TokenRoles(131_072, 0, 1, 2, 10, 14, ()))["head_dim"] == 128

@@ -141,6 +141,15 @@ class ModelConfig:
         """The same model over another vocabulary."""
         return replace(self, vocabulary_size=vocabulary_size)
 
+    def with_context(self, length: int) -> ModelConfig:
+        """The same model, said to read texts of `length` tokens.
+
+        Scaled rotary embeddings keep more than their original length: `transformers` warns at each load
+        where config.json says no more than that.
+        """
+        least = self.rope_scaling.original_context_length + 1 if self.rope_scaling else 1
+        return replace(self, context_length=max(length, least))
+
     @property
     def parameters(self) -> int:
         """Number of parameters, a tied matrix counted once."""

@@ -106,11 +106,14 @@ def shard_manifest(context: RunContext) -> ShardManifest:
 def _run_mixture(context: RunContext) -> dict[str, Any]:
     recipe = context.recipe
     context_length = ModelConfig.from_hugging_face(read_config(context.run.base_model)).context_length
-    if recipe.mixture.sequence_length > context_length:
-        raise UserError(
-            f"mixture.sequence_length is {recipe.mixture.sequence_length}, but the base model reads "
-            f"{context_length} tokens at most; shorten it"
-        )
+    for setting, length in (
+        ("mixture.sequence_length", recipe.mixture.sequence_length),
+        ("publish.context_length", recipe.published_context_length),  # now rather than after training
+    ):
+        if length > context_length:
+            raise UserError(
+                f"{setting} is {length}, but the base model reads {context_length} tokens at most; shorten it"
+            )
     manifest = shard_manifest(context)
     sources = [
         SourceTokens(name, language, manifest.tokens(name))

@@ -117,6 +117,7 @@ def _run_publish(context: RunContext) -> dict[str, Any]:
         recipe.publish.dtype,
         model_card(_card_facts(context)),
         recipe.publish.licence,
+        recipe.published_context_length,
     )
     exported = publish_gguf(run.published_model, recipe.publish.gguf, recipe.name)
     return counts | {
@@ -167,6 +168,7 @@ def _card_facts(context: RunContext) -> CardFacts:
         ),
         objective=recipe.objective,
         sequence_length=recipe.mixture.sequence_length,
+        context_length=recipe.published_context_length,
         precision=f"{runtime.dtype} compute, float32 weights and optimizer state",
         hardware=", ".join(machine_facts(runtime).values()),
         base_hub_id=recipe.base.model.removeprefix("hub:") if recipe.base.model.startswith("hub:") else None,
@@ -229,6 +231,7 @@ PUBLISH = Stage(
         "name": recipe.name,
         "description": recipe.description,
         "note": recipe.evaluation.note,
+        "context_length": recipe.published_context_length,
     },
     run=_run_publish,
     outputs=("*",),

@@ -110,6 +110,9 @@ class CardFacts:
     stages: tuple[StageFacts, ...]
     objective: ObjectiveSettings
     sequence_length: int
+    """Of the training, in tokens."""
+    context_length: int
+    """Longest text, in tokens, that the published folder says the model reads."""
     precision: str
     """Of the training: `bfloat16 compute, float32 weights`."""
     hardware: str

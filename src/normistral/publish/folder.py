@@ -32,6 +32,7 @@ from normistral.weights import copy_files, read_config, read_tensor, tensor_name
 PublishedDtype = Literal["bfloat16", "float32"]
 
 APACHE_LICENCE = "apache-2.0"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 MODELLING_FILE = "modeling_normistral.py"
 AUTO_MAP = {"AutoModelForMaskedLM": f"modeling_normistral.{masked_lm.NorMistralForMaskedLM.__name__}"}
 """For reading alone, so that writing needs no trust in a folder's code."""
@@ -45,6 +46,7 @@ def publish_model(
     dtype: PublishedDtype,
     card: str,
     licence: str = APACHE_LICENCE,
+    context_length: int | None = None,
 ) -> dict[str, Any]:
     """Write a publishable model folder, whole or not at all.
 
@@ -55,20 +57,27 @@ def publish_model(
         dtype: precision of the published weights.
         card: the model card (`model_card`), which becomes README.md.
         licence: licence of the weights; the licence's text is added where it is `apache-2.0`.
+        context_length: longest text, in tokens, that the folder says the model reads; None: its base's.
 
     Returns:
         `parameters`, `tensors`, `bytes` of weights, `dtype`, and the names of the `files`.
 
     Raises:
         UserError: if a folder is missing or broken, the tokenizer is not the model's, `output` holds other
-            things, or the disk is full.
+            things, the context is longer than the base's, or the disk is full.
     """
     config = ModelConfig.from_hugging_face(read_config(trained))
+    length = context_length or config.context_length
+    if length > config.context_length:
+        raise UserError(
+            f"context_length is {length:,}, but the model reads {config.context_length:,} tokens at most"
+        )
     roles = TokenRoles.of(tokenizer)
     _check_tokenizer(tokenizer, roles, config, trained)
 
     def add_files(folder: Path) -> None:
         copy_files(tokenizer, folder)
+        _declare_length(folder / TOKENIZER_CONFIG_FILE, length)
         _write_json(folder / "generation_config.json", roles.model_ids() | _written_by())
         (folder / "README.md").write_text(card, encoding="utf-8")
         shutil.copyfile(masked_lm.__file__, folder / MODELLING_FILE)
@@ -78,7 +87,7 @@ def publish_model(
 
     written = write_model_folder(
         output,
-        published_config(config, dtype, roles),
+        published_config(config.with_context(length), dtype, roles),
         _cast_tensors(trained, getattr(torch, dtype)),
         add_files=add_files,
     )
@@ -114,6 +123,11 @@ def published_config(config: ModelConfig, dtype: PublishedDtype, roles: TokenRol
 def _written_by() -> dict[str, str]:
     """Without it `transformers` takes a tokenizer of over 100,000 tokens for a faulty one of Mistral's."""
     return {"transformers_version": transformers.__version__}
+
+
+def _declare_length(tokenizer_config: Path, length: int) -> None:
+    declared = json.loads(tokenizer_config.read_text(encoding="utf-8"))
+    _write_json(tokenizer_config, declared | {"model_max_length": length})
 
 
 def _cast_tensors(trained: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

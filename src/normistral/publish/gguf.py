@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from normistral.errors import UserError
+from normistral.records import whole_file
 from normistral.weights import GGUF_KINDS, ExportReport, GgufKind, export_gguf, read_config
 
 CARD_HEADING = re.compile(r"^# ([A-Za-z0-9][A-Za-z0-9_.-]*)$", re.MULTILINE)
 GGUF_SUFFIX = ".gguf"
+GGUF_SECTION = """## GGUF files
+
+For llama.cpp and what is built on it; `normistral serve` writes by the smallest.
+
+"""
 
 
 def publish_gguf(
@@ -47,7 +53,27 @@ def publish_gguf(
             return output
         return (output or model) / gguf_file_name(name, kind)
 
-    return [export_gguf(model, place(kind), kind, name) for kind in kinds]
+    reports = [export_gguf(model, place(kind), kind, name) for kind in kinds]
+    list_in_card(model)
+    return reports
+
+
+def list_in_card(model: Path) -> None:
+    """Tell in a model folder's card which GGUF files lie there, instead of what it told before.
+
+    Args:
+        model: the folder. One without a card, or without such a file, stays as it is.
+    """
+    card, files = model / "README.md", sorted(model.glob(f"*{GGUF_SUFFIX}"))
+    if not files or not card.is_file():
+        return
+    rows = [f"| {file.name} | {file.stat().st_size / 1e6:,.1f} MB |" for file in files]
+    section = GGUF_SECTION + "\n".join(["| File | Size |", "|---|---:|", *rows, "", ""])
+    text = card.read_text(encoding="utf-8")
+    text = re.sub(rf"{re.escape(GGUF_SECTION)}(?:\|.*\n)*\n?", "", text)
+    before, attribution, after = text.partition("## Attribution\n")
+    with whole_file(card) as temporary:
+        temporary.write_text(f"{before.rstrip()}\n\n{section}{attribution}{after}", encoding="utf-8")
 
 
 def gguf_file_name(name: str, kind: GgufKind) -> str:

@@ -148,6 +148,9 @@ class PublishSettings(Settings):
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision of the published weights."""
+    context_length: Annotated[int, Field(ge=8)] | None = None
+    """Longest text, in tokens, that the published folder says the model reads; unset: the sequences that it
+    was adapted on (`mixture.sequence_length`). At most the base's."""
     gguf: tuple[Literal["F32", "F16", "BF16", "Q8_0", "Q4_0"], ...] = ()
     """GGUF files for llama.cpp to write beside them, by precision; `normistral publish MODEL --gguf KIND`
     writes one later. `serve` writes text with such a file several times faster than without."""
@@ -274,6 +277,11 @@ class Recipe(Settings):
         """Language of each source of the mixture, in order: the corpus's, then imported shards."""
         own = {source.name: source.language for source in self.corpus.sources}
         return own | {source.name: source.language for source in self.shards.imported}
+
+    @property
+    def published_context_length(self) -> int:
+        """Longest text, in tokens, that the published folder says the model reads."""
+        return self.publish.context_length or self.mixture.sequence_length
 
     @property
     def total_sequences(self) -> int:
