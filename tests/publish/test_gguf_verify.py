@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ def test_a_whole_folder_passes_every_check(
 ) -> None:
     assert command(monkeypatch, "verify", str(whole), "--json") == 0
     checks = json.loads(capsys.readouterr().out.splitlines()[-1])["checks"]
-    names = ["weights", "transformers", "tokenizer", "special ids", "mask", "attention", "Tiny-Q8_0.gguf"]
-    assert [check["name"] for check in checks] == names
-    assert [check["passed"] for check in checks] == [True] * 6 + [True if HAS_LLAMA_CPP else None]
+    names = ["weights", "transformers", "tokenizer", "context", "special ids", "mask", "attention"]
+    assert [check["name"] for check in checks] == [*names, "Tiny-Q8_0.gguf"]
+    assert [check["passed"] for check in checks] == [True] * 7 + [True if HAS_LLAMA_CPP else None]
 
 
 def copy(whole: Path, place: Path) -> Path:
@@ -67,8 +68,30 @@ def test_ids_that_disagree_between_the_files_are_named(
     assert list(failed(folder)) == ["special ids"]
     assert command(monkeypatch, "verify", str(folder)) == 2
     assert (
-        "failed 1 of 6 checks: special ids: eos_token_id: 7 in config.json, 2 in" in capsys.readouterr().err
+        "failed 1 of 7 checks: special ids: eos_token_id: 7 in config.json, 2 in" in capsys.readouterr().err
     )
+
+
+def test_a_tokenizer_that_takes_more_than_the_model_reads_is_named(whole: Path, tmp_path: Path) -> None:
+    folder = copy(whole, tmp_path)
+    (folder / "Tiny-Q8_0.gguf").unlink()
+    file = folder / "tokenizer_config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"model_max_length": 1_024_000}))
+    assert failed(folder) == {
+        "context": "the tokenizer's model_max_length 1,024,000 is above config.json's 128"
+    }
+    del told["model_max_length"]
+    file.write_text(json.dumps(told))
+    assert failed(folder) == {}
+
+
+def test_verify_prints_its_table_alone(whole: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "normistral", "verify", str(whole)], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("ok") >= 7
 
 
 def test_weights_that_are_no_numbers_are_named(whole: Path, tmp_path: Path) -> None:

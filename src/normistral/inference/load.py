@@ -124,7 +124,7 @@ def load(
             if stored:
                 _check_agreement(path, stored, quantize)
                 quantization = None  # the folder says it itself
-            with _bar_on_terminals_alone():
+            with bar_on_terminals_alone():
                 model = _load_model(location, config, chosen_dtype, quantization, chosen_device, attention)
         except torch.OutOfMemoryError as error:
             raise UserError(
@@ -298,7 +298,7 @@ def _check_attention_name(attention: str, device: torch.device) -> None:
 
 
 @contextmanager
-def _bar_on_terminals_alone() -> Iterator[None]:
+def bar_on_terminals_alone() -> Iterator[None]:
     """Keep the library's progress bar out of logs."""
     if sys.stderr.isatty() or not progress_bars.is_progress_bar_enabled():
         yield

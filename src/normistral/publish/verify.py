@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from normistral.errors import UserError
 from normistral.inference import future_leak
+from normistral.inference.load import bar_on_terminals_alone
 from normistral.publish.llama_cpp import LlamaCpp, opened_by_llama_cpp, prepared_for_llama_cpp
 from normistral.tokenizer import load_tokenizer
 from normistral.weights import StoredTensors, read_config
@@ -44,6 +45,8 @@ MOST_DIVERGENCE = {"F32": 0.02, "F16": 0.02, "BF16": 0.05, "Q8_0": 0.05, "Q4_0":
 """Mean KL divergence in nats a token from the folder's own model (which computes in bfloat16), by kind of
 GGUF file. Rounding a small model gives a fifth of it or less; rows in a wrong order give several nats."""
 PROBED_PLACES = 8
+MOST_TOKENS = 10**15
+"""A tokenizer whose files do not say how much the model reads has a limit beyond this."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def verify_model(folder: Path) -> list[Check]:
     opened.look("transformers", _open)
     for name, check in (
         ("tokenizer", _tokenizer),
+        ("context", _context),
         ("special ids", _special_ids),
         ("mask", _mask),
         ("attention", _attention),
@@ -117,7 +121,7 @@ def _weights(opened: _Opened) -> tuple[bool, str]:
 
 
 def _open(opened: _Opened) -> tuple[bool, str]:
-    with _warnings() as said:
+    with bar_on_terminals_alone(), _warnings() as said:
         opened.tokenizer = AutoTokenizer.from_pretrained(opened.folder)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             opened.folder, dtype="auto", output_loading_info=True
@@ -163,12 +167,24 @@ def _tokenizer(opened: _Opened) -> tuple[bool, str]:
         return False, f"{size:,} ids and {rows:,} rows of embeddings"
     for text in TEXTS:
         ids = reference.encode(text).ids
-        if list(opened.tokenizer(text).input_ids) != ids:
+        if list(opened.tokenizer(text, verbose=False).input_ids) != ids:  # longer than some models' context
             return False, f"transformers gives {text[:30]!r} other ids than tokenizers"
         back = reference.decode(reference.encode(text, add_special_tokens=False).ids)
         if unicodedata.normalize("NFC", back) != unicodedata.normalize("NFC", text):
             return False, f"{text[:30]!r} comes back as {back[:30]!r}"
     return True, f"{size:,} ids, the same in transformers and tokenizers; texts come back"
+
+
+def _context(opened: _Opened) -> tuple[bool, str]:
+    length = read_config(opened.folder).get("max_position_embeddings")
+    tokenizers = opened.tokenizer.model_max_length
+    if length is None:
+        return False, "config.json has no max_position_embeddings"
+    if tokenizers > MOST_TOKENS:
+        return True, f"{length:,} tokens; the tokenizer's files say nothing"
+    if tokenizers > length:
+        return False, f"the tokenizer's model_max_length {tokenizers:,} is above config.json's {length:,}"
+    return True, f"{tokenizers:,} tokens"
 
 
 def _special_ids(opened: _Opened) -> tuple[bool, str]:
