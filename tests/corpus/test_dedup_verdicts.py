@@ -217,8 +217,8 @@ def test_a_key_file_is_whole_or_absent(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def _work(work: Path, news: Connection) -> None:
-    """A process that deduplicates, leaves out what is done, and tells where it is."""
+def _work(work: Path, news: Connection, held_in: str) -> None:
+    """A process that deduplicates, leaves out what is done, tells where it is and never ends `held_in`."""
 
     def run_phase(name: str, steps: Sequence[PipelineStep], tasks: int) -> None:
         for rank in range(tasks):
@@ -227,6 +227,8 @@ def _work(work: Path, news: Connection) -> None:
                 news.send(name)
                 for step in steps:
                     step.run(None, rank, tasks)
+                if name == held_in:
+                    time.sleep(60)  # the kill may come late on a busy machine
                 marker.parent.mkdir(exist_ok=True)
                 marker.touch()
 
@@ -234,10 +236,10 @@ def _work(work: Path, news: Connection) -> None:
     news.send("done")
 
 
-def _start(work: Path) -> tuple[BaseProcess, Connection]:
+def _start(work: Path, held_in: str = "") -> tuple[BaseProcess, Connection]:
     processes = multiprocessing.get_context("fork")
     news, ours = processes.Pipe(duplex=False)
-    process = processes.Process(target=_work, args=(work, ours))
+    process = processes.Process(target=_work, args=(work, ours, held_in))
     process.start()
     ours.close()
     return process, news
@@ -249,7 +251,7 @@ def test_killed_in_any_phase_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Pat
     process.join()
     assert {"links", "large-star-1", "small-star-1", "candidates", "winners", "verdicts"} <= set(phases)
     for phase in phases:
-        process, news = _start(tmp_path / "killed")
+        process, news = _start(tmp_path / "killed", held_in=phase)
         while news.recv() != phase:
             pass
         time.sleep(0.002)

@@ -86,7 +86,7 @@ def published(place: Path, vocabulary: int) -> Path:
         num_attention_heads=1,
         num_key_value_heads=1,
         head_dim=32,
-        max_position_embeddings=256,
+        max_position_embeddings=1 << 14,  # more than the longest text: a longer one is warned of
         sliding_window=None,
         tie_word_embeddings=True,
     )
