@@ -147,3 +147,40 @@ def test_a_process_that_completes_its_checkpoint_is_waited_for_after_a_stop(
     script = f"time.sleep(1 - rank); open(f'{tmp_path}/{{rank}}', 'w').close(); sys.exit(130)"
     assert start(script) == 130
     assert (tmp_path / "0").exists()
+
+
+WATCHED = """
+import atexit, sys
+
+class Watched:
+    def __del__(self):
+        print("taken apart")
+
+kept = Watched()
+atexit.register(print, "registered")
+print("said")
+"""
+
+
+def test_a_process_of_many_ends_with_all_said_and_before_python_is_taken_apart() -> None:
+    end = "from normistral.launch import end_process\nend_process(3)"
+    done = subprocess.run([sys.executable, "-c", WATCHED + end], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "said\nregistered\n")
+
+
+@pytest.mark.parametrize(("processes", "last"), [(1, "taken apart"), (2, "registered")])
+@pytest.mark.parametrize(("command", "code"), [("--version", 0), ("run no-such-recipe.yaml", 2)])
+def test_the_command_ends_so_where_it_is_one_of_many(
+    processes: int, last: str, command: str, code: int
+) -> None:
+    script = f"{WATCHED}sys.argv[1:] = {command.split()}\nfrom normistral.cli.main import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"WORLD_SIZE": str(processes), "RANK": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == last
+    assert ("no-such-recipe.yaml" in done.stderr) == (code == 2)

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from heldout_sharded import *
 from normistral.errors import Stopped
+from normistral.launch import end_process
 from normistral.recipe import ObjectiveSettings
 from normistral.scoring import Share, encode_heldout
 from normistral.training.heldout import heldout_lines, measure_base, measure_heldout
@@ -52,6 +53,7 @@ with mesh_of_all(copies=int(sys.argv[4])) as mesh:
     assert measure_base(folder, TEXTS, seen, None, "cpu", share) == base
     text = json.dumps({"figures": list(heldout_lines(0, first, base)), "base": base})
     (out / f"rank-{dist.get_rank()}.json").write_text(text)
+end_process(0)
 """
 
 

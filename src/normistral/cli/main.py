@@ -64,14 +64,21 @@ app.command("quantize")(quantize_command)
 app.command("serve")(serve_command)
 
 
-@app.callback()
-def common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    """Turn an open base language model into a model of your language."""
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         print(f"normistral {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        # Eager: before a command is asked for.
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Turn an open base language model into a model of your language."""
 
 
 @app.command("run")
@@ -155,7 +162,20 @@ def main() -> None:
     """Entry point: user errors are one sentence and exit code 2, a lost process is one and code 75; `--debug`
     anywhere shows the traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    code = _run(arguments, debug=len(arguments) < len(sys.argv) - 1)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from normistral.launch import end_process
+
+        end_process(code)
+    sys.exit(code)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    """Run the command and say why it ended, where it did not end well.
+
+    Returns:
+        Its exit code.
+    """
     rank = os.environ.get("RANK", "0")  # of a process of many
     if not debug:  # read when torch is imported; its warnings of a lost process fill a screen each
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -164,15 +184,16 @@ def main() -> None:
     who = "normistral" if rank == "0" else f"normistral, process {rank}"
     try:
         app(arguments, prog_name="normistral")
+        return 0
     except UserError as error:
         if debug:
             raise
         print(f"{who}: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except Stopped as error:
         if rank == "0":
             print(f"normistral: {error}; {GO_ON}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except LostProcess as error:
         if debug:
             raise
@@ -183,4 +204,6 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == INTERRUPTED and rank == "0":
             print(f"normistral: stopped; {GO_ON}", file=sys.stderr)
-        raise
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
