@@ -72,6 +72,7 @@ def small_recipe(base: Path, sources: Path) -> dict[str, Any]:
             "continuations": ["fjord"],
             "masked_sentences": ["en<mask> skole"],
         },
+        "publish": {"gguf": ["F16"]},
         "runtime": {"dtype": "float32", "threads": 1, "checkpoint_every": 2},
     }
 

@@ -69,9 +69,10 @@ def test_a_run_makes_everything_that_the_design_names(undisturbed: tuple[RunFold
 
 
 def test_the_screen_shows_tables_examples_and_what_to_try(undisturbed: tuple[RunFolder, str]) -> None:
-    _, output = undisturbed
+    run, output = undisturbed
     for words in (
         "Documents",
+        "-F16.gguf: 0 MB, for llama.cpp",
         "Tokenizers on held-out text",
         "Mixture: 104 sequences of 64 tokens",
         "Held-out text, before and after",
@@ -81,6 +82,7 @@ def test_the_screen_shows_tables_examples_and_what_to_try(undisturbed: tuple[Run
         "Writing speed",
         "Where everything is",
         "What to try next",
+        f"normistral serve {run.published_model}\n",
         "Made-up words.",
     ):
         assert words in output

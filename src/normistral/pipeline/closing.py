@@ -54,7 +54,9 @@ def _show_examples(context: RunContext, examples: dict[str, ModelExamples]) -> N
     if rows:
         context.screen.table("Continuations (greedy)", ("prompt", "base", "adapted"), rows)
     rows = [
-        (one.sentence, one.text, other.text) for one, other in zip(base.masks, adapted.masks, strict=True)
+        # A gap can be filled with a line break, which would tear the table.
+        (one.sentence, one.text.replace("\n", "↵"), other.text.replace("\n", "↵"))
+        for one, other in zip(base.masks, adapted.masks, strict=True)
     ]
     if rows:
         note = (

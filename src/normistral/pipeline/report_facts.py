@@ -126,6 +126,7 @@ def next_commands(context: RunContext) -> dict[str, str]:
         commands["let it write"] = f"{program} generate {model} {typed} --max-new-tokens 64"
     for sentence in recipe.evaluation.masked_sentences[:1]:
         commands["let it read both ways"] = f"{program} fill-mask {model} {shlex.quote(sentence)}"
+    commands["talk to it over HTTP and in the browser"] = f"{program} serve {model}"
     longer = shlex.quote(f"{run.root}-longer")
     steps = 3 * recipe.adapt.steps
     commands["train three times as long"] = (

@@ -220,6 +220,8 @@ def _show_publish(context: RunContext) -> None:
         f"      {context.run.published_model}: {counts['parameters']:,} parameters in {counts['dtype']}, "
         f"{counts['bytes'] / 1e6:,.0f} MB"
     )
+    for name, size in counts["gguf"].items():
+        context.screen.say(f"      {context.run.published_model / name}: {size / 1e6:,.0f} MB, for llama.cpp")
 
 
 PUBLISH = Stage(
