@@ -19,6 +19,17 @@ class UserError(Exception):
     """Something that the user can put right; the message says what and how."""
 
 
+class FaultyText(UserError):
+    """One of the texts that were given is at fault; by its number, whoever read it from a file finds its
+    line."""
+
+    def __init__(self, number: int, reason: str, named: str = "") -> None:
+        super().__init__(f"{named}: {reason}" if named else reason)
+        self.number = number
+        """Its place, from 1."""
+        self.reason = reason
+
+
 class Stopped(Exception):  # noqa: N818 (a wish that was heard, no error)
     """Work was asked to stop, and has kept what it had; the message says where it stands."""
 

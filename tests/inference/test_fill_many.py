@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from normistral.errors import UserError
-from normistral.inference import LoadedModel, fill_mask, fill_masks, load
-from normistral.inference.mask_search import MaskedRow, search
-from normistral.inference.reading import Row, predictions
+from normistral.errors import Stopped, UserError
+from normistral.inference import LoadedModel, fill_mask, fill_masks, load, mask_search
+from normistral.inference.mask_search import MaskedRow, Search, search
+from normistral.inference.reading import Row, never, predictions, target_log_probabilities
 from normistral.tokenizer import FIRST_ORDINARY_ID, MASK_ID
 
 TEXTS = [
@@ -107,13 +107,42 @@ def test_an_unknown_number_of_tokens_is_the_one_that_makes_the_likeliest_text(ti
     for length in range(1, 5):
         tokens = (*ids[:at], *[MASK_ID] * length, *ids[at + 1 :])
         row = MaskedRow(tokens, ((at, length),), 1, MASK_ID)
-        filled = list(search(tiny, row, 2, False, 4, special).tokens)
+        filled = list(search(tiny, row, Search(2, False, 4, special, never)).tokens)
         with torch.inference_mode():
             found = tiny.model(torch.tensor([filled])).logits[0].log_softmax(-1)
         total = sum(float(found[place - 1, filled[place]]) for place in range(1, len(filled)))
         totals[tiny.tokenizer.decode(filled[1:])] = total
     best = max(totals, key=totals.__getitem__)
     assert fill_mask(tiny, TEXTS[1], top_k=2, tokens_per_mask=None).text == best
+
+
+def test_how_likely_masks_are_that_are_still_open_does_not_count(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+
+    def noted(loaded: LoadedModel, rows: Any, targets: list[list[int]], *rest: Any) -> Any:
+        asked.extend(targets)
+        return target_log_probabilities(loaded, rows, targets, *rest)
+
+    monkeypatch.setattr(mask_search, "target_log_probabilities", noted)
+    fill_mask(tiny, "Oslo<mask> i<mask>.", top_k=2, tokens_per_mask=None)
+    assert len(asked) == 8
+    assert MASK_ID not in {token for targets in asked for token in targets}
+
+
+def test_lengths_that_do_not_fit_are_not_tried(tiny: LoadedModel) -> None:
+    words = "Oslo"
+    while len(tiny.tokenizer(f"{words} er<mask>").input_ids) < 127:
+        words += " e"
+    filling = fill_mask(tiny, f"{words}<mask>", tokens_per_mask=None)
+    assert filling.text.startswith(words)
+
+
+def test_filling_can_be_called_off(tiny: LoadedModel) -> None:
+    for how in ({}, {"tokens_per_mask": 3}):
+        with pytest.raises(Stopped):
+            fill_masks(tiny, TEXTS[:1], cancelled=lambda: True, **how)
 
 
 def test_masks_one_by_one_know_of_each_other(tiny: LoadedModel) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from normistral.errors import UserError
-from normistral.inference import LoadedModel, fill_mask, load
+from normistral.inference import LoadedModel, fill_mask, fill_masks, load
 from normistral.inference.fill_mask import spell_masks
-from normistral.tokenizer import FIRST_ORDINARY_ID, MASK_ID, SPECIAL_TOKENS, UNK_ID
+from normistral.tokenizer import BOS_ID, FIRST_ORDINARY_ID, MASK_ID, SPECIAL_TOKENS, UNK_ID
 
 SENTENCE = "En søt lundefugl flyr over de<mask> norske fjorder."
 
@@ -101,6 +102,36 @@ def test_several_masks_are_filled_at_once_each_by_itself(tiny: LoadedModel) -> N
 def test_the_text_around_a_mask_stays_as_it_is(tiny: LoadedModel) -> None:
     filling = fill_mask(tiny, "Oslo , sa hun , er <mask> i Norge . Ja !\nNei", top_k=1)
     assert filling.text == f"Oslo , sa hun , er{filling.masks[0][0].text} i Norge . Ja !\nNei"
+
+
+@pytest.mark.parametrize("before", ["Oslo er.\n", "Oslo er.\n\n", "Oslo er.\n\n ", "Oslo\t", "\n"])
+def test_a_line_break_before_a_mask_stays_in_the_text_and_in_sight_of_the_model(
+    tiny: LoadedModel, before: str
+) -> None:
+    filling = fill_mask(tiny, f"{before}<mask> bor i Norge.", top_k=1)
+    assert filling.text == f"{before.rstrip(' ')}{filling.masks[0][0].text} bor i Norge."
+    ids = [
+        BOS_ID,
+        *tiny.tokenizer(before.rstrip(" "), add_special_tokens=False).input_ids,
+        MASK_ID,
+        *tiny.tokenizer(" bor i Norge.", add_special_tokens=False).input_ids,
+    ]
+    place = ids.index(MASK_ID)
+    expected = logits_by_the_card(tiny, ids)[place - 1]
+    expected[:FIRST_ORDINARY_ID] = -torch.inf
+    assert filling.masks[0][0].probability == pytest.approx(float(expected.softmax(-1).max()), abs=1e-5)
+
+
+def test_ids_that_the_model_has_no_row_for_do_no_harm(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Some bases name a padding token behind their vocabulary."""
+    expected = fill_mask(load(tiny_model_folder), SENTENCE)
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert loaded.tokenizer.pad_token_id == loaded.model.config.vocab_size
+    assert fill_masks(loaded, [SENTENCE, "Oslo er<mask>"])[0].text == expected.text
 
 
 def test_special_tokens_are_no_candidates(tiny_model_folder: Path) -> None:

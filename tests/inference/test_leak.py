@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from normistral.errors import UserError
 from normistral.inference import future_leak
 
 IDS = tuple(range(20, 34))
@@ -74,6 +75,13 @@ def test_padding_is_respected_by_is_causal_and_not_by_the_zero_mask(model: PreTr
         ignored = model(padded, attention_mask=zeros).logits[0, :9]
     torch.testing.assert_close(heeded, expected, atol=1e-3, rtol=0)
     assert (ignored - expected).abs().max() > 1.0
+
+
+def test_logits_that_are_no_numbers_are_no_proof_of_anything(model: PreTrainedModel) -> None:
+    with torch.no_grad():
+        model.get_output_embeddings().weight[7] = torch.nan
+    with pytest.raises(UserError, match="no number"):
+        future_leak(model, IDS, is_causal=True)
 
 
 def test_the_probe_needs_a_token_before_the_last(model: PreTrainedModel) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from normistral.errors import UserError
+from normistral.errors import Stopped, UserError
 from normistral.inference import LoadedModel, load, score_pairs, score_texts
 from normistral.tokenizer import BOS_ID, MASK_ID
 
@@ -52,6 +52,28 @@ def test_masked_scores_hide_one_token_at_a_time(tiny: LoadedModel) -> None:
             hidden = [*ids[:place], MASK_ID, *ids[place + 1 :]]
             expected.append(float(log_probabilities(tiny, hidden, False)[place - 1, ids[place]]))
         assert score.log_probabilities == pytest.approx(expected, abs=1e-3)
+
+
+def test_scoring_can_be_called_off(tiny: LoadedModel) -> None:
+    asked: list[int] = []
+
+    def cancelled() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    with pytest.raises(Stopped):
+        score_texts(tiny, TEXTS, mode="masked", batch_size=1, cancelled=cancelled)
+    assert len(asked) == 3
+
+
+def test_the_pair_and_the_sentence_that_cannot_be_scored_are_named(tiny: LoadedModel) -> None:
+    with pytest.raises(UserError, match=r"^pair 2: the bad sentence: .*context 128"):
+        score_pairs(tiny, [("Oslo", "Osla"), ("Oslo", "Oslo " * 200)])
+
+
+def test_half_a_character_is_named(tiny: LoadedModel) -> None:
+    with pytest.raises(UserError, match=r"^text 2: character 5 is half a character \('\\ud83d'\)"):
+        score_texts(tiny, ["Hei", "Hei \ud83d"])
 
 
 def test_long_texts_are_scored_a_few_places_at_a_time(

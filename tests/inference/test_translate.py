@@ -25,14 +25,31 @@ def test_examples_stand_in_front_in_the_same_form() -> None:
 def test_a_taught_translation_is_given_line_by_line(taught: Any) -> None:
     loaded = load(taught.folder)
     english, expected = "I like coffee.", taught.translation.strip()
-    assert translate(loaded, [english], "eng", "nob") == [expected]
-    assert translate(loaded, [f"{english}\n\n{english}"], "eng", "nob") == [f"{expected}\n\n{expected}"]
+    assert translate(loaded, [english], "eng", "nob") == [(expected, True)]
+    lines = f"{english}\n\n{english}"
+    assert translate(loaded, [lines], "eng", "nob") == [(f"{expected}\n\n{expected}", True)]
+
+
+def test_a_translation_that_is_cut_says_so(taught: Any) -> None:
+    loaded = load(taught.folder)
+    (cut,) = translate(loaded, ["I like coffee."], "eng", "nob", max_new_tokens=2)
+    assert not cut.complete
+    assert taught.translation.strip().startswith(cut.text)
+
+
+def test_of_several_texts_the_one_that_cannot_be_translated_is_named(taught: Any) -> None:
+    loaded = load(taught.folder)
+    with pytest.raises(UserError, match="^text 2: the text to translate is empty"):
+        translate(loaded, ["I like coffee.", " "], "eng", "nob")
+    with pytest.raises(UserError, match="^text 2: .*context 128"):
+        translate(loaded, ["One line.\nAnother.", "Oslo " * 200], "eng", "nob")
 
 
 def test_examples_are_read_from_a_table(tmp_path: Path) -> None:
     file = tmp_path / "shots.tsv"
-    file.write_text('I like "it"\tJeg liker det\n\nYes\tJa\n', encoding="utf-8")
-    assert read_examples(file) == [('I like "it"', "Jeg liker det"), ("Yes", "Ja")]
+    # As spreadsheets write it: a byte order mark, and a line separator within a field.
+    file.write_text('\ufeffI like "it"\tJeg liker det\r\n\nYes\u2028yes\tJa\n', encoding="utf-8")
+    assert read_examples(file) == [('I like "it"', "Jeg liker det"), ("Yes\u2028yes", "Ja")]
     assert read_examples(file, 1) == [('I like "it"', "Jeg liker det")]
 
 

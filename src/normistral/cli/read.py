@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from normistral.cli.given_texts import GivenTexts, given_texts
 from normistral.cli.model_options import (
     AttentionOption,
     BatchOption,
@@ -16,11 +18,10 @@ from normistral.cli.model_options import (
     JsonOption,
     ModelArgument,
     QuantizeOption,
-    given_texts,
-    lines_of,
     load_model,
 )
 from normistral.errors import UserError
+from normistral.records.files import whole_file
 
 ANY_NUMBER = "any"
 
@@ -51,10 +52,12 @@ def fill_mask_command(
     """
     from normistral.inference import fill_masks
 
-    texts = given_texts(None if text is None else [text], file)
+    given = given_texts(None if text is None else [text], file)
     length = _tokens_per_mask(tokens_per_mask)
     loaded = load_model(model, dtype, quantize, device, attention)
-    fillings = fill_masks(loaded, texts, top_k, batch_size, length, one_by_one)
+    with given.naming_lines():
+        fillings = fill_masks(loaded, given.texts, top_k, batch_size, length, one_by_one)
+    given.tell_of_empty_lines()
     if as_json:
         answers = [
             {
@@ -97,11 +100,15 @@ def score_command(
     from normistral.inference import score_pairs, score_texts
 
     checked: Any = mode or ("masked" if pairs else "causal")
+    if checked not in ("causal", "masked"):
+        raise UserError(f"--mode {mode}: expected causal or masked")
     if pairs:
         if texts or file:
             raise UserError("give either texts, --file or --pairs")
-        read = _pairs(pairs)
-        scored = score_pairs(load_model(model, dtype, quantize, device), read, checked, batch_size)
+        lines, read = _pairs(pairs)
+        loaded = load_model(model, dtype, quantize, device)
+        with lines.naming_lines():
+            scored = score_pairs(loaded, read, checked, batch_size)
         right = sum(pair.right for pair in scored)
         if as_json:
             rows = [{"good": pair.good.total, "bad": pair.bad.total, "right": pair.right} for pair in scored]
@@ -115,9 +122,11 @@ def score_command(
             f"({right / len(scored):.1%})"
         )
         return
-    found = score_texts(
-        load_model(model, dtype, quantize, device), given_texts(texts, file), checked, batch_size
-    )
+    given = given_texts(texts, file)
+    loaded = load_model(model, dtype, quantize, device)
+    with given.naming_lines():
+        found = score_texts(loaded, given.texts, checked, batch_size)
+    given.tell_of_empty_lines()
     if as_json:
         print(
             json.dumps(
@@ -184,30 +193,35 @@ def embed_command(
         raise UserError("--data is missing: give a file of sentences, or --sentence-transformer FOLDER")
     if out is None and nearest is None:
         raise UserError("give --out FILE.npy for the vectors, or --nearest TEXT")
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"--out {out}: folder {out.parent} does not exist")
+    if out is not None:
+        _check_can_write(out)
+    if nearest is not None and not nearest.strip():
+        raise UserError("--nearest is empty: give a text")
     from normistral.inference import embed
     from normistral.inference import nearest as nearest_texts
 
-    texts = given_texts(None, data, "--data")
+    given = given_texts(None, data, "--data")
     loaded = load_model(model, dtype, quantize, device)
-    vectors_ND = embed(loaded, texts, batch_size, truncate=truncate)
-    answer = {"texts": len(texts), "width": vectors_ND.shape[1]}
+    query = None if nearest is None else embed(loaded, [nearest], truncate=truncate)[0]
+    with given.naming_lines():
+        vectors_ND = embed(loaded, given.texts, batch_size, truncate=truncate)
+    given.tell_of_empty_lines()
+    answer = {"texts": len(given.texts), "width": vectors_ND.shape[1]}
     if out is not None:
         import numpy as np
 
-        with out.open("wb") as file:
+        with whole_file(out) as unfinished, unfinished.open("wb") as file:
             np.save(file, vectors_ND.numpy())
         answer["out"] = str(out)
     found = []
-    if nearest is not None:
-        found = nearest_texts(embed(loaded, [nearest])[0], vectors_ND, texts, count)
+    if query is not None:
+        found = nearest_texts(query, vectors_ND, given.texts, count)
         answer["nearest"] = [neighbour._asdict() for neighbour in found]
     if as_json:
         print(json.dumps(answer, ensure_ascii=False))
         return
     if out is not None:
-        print(f"{len(texts)} vectors of width {vectors_ND.shape[1]} in {out}")
+        print(f"{len(given.texts)} vectors of width {vectors_ND.shape[1]} in {out}")
     for neighbour in found:
         print(f"{neighbour.similarity:6.3f}  {neighbour.text}")
 
@@ -220,11 +234,27 @@ def _tokens_per_mask(given: str) -> int | None:
     return int(given)
 
 
-def _pairs(file: Path) -> list[tuple[str, str]]:
+def _check_can_write(out: Path) -> None:
+    """Complain of a place that cannot be written before the work that is to be kept there.
+
+    Raises:
+        UserError: if it is a folder, or in no folder that can be written to.
+    """
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: folder {out.parent} does not exist")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: give a file, for example {out / 'vectors.npy'}")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"--out {out}: folder {out.parent} cannot be written to")
+
+
+def _pairs(file: Path) -> tuple[GivenTexts, list[tuple[str, str]]]:
+    """Minimal pairs with the lines that they stand on."""
+    given = given_texts(None, file, "--pairs")
     pairs = []
-    for number, line in lines_of(file, "--pairs"):
+    for number, line in zip(given.lines, given.texts, strict=True):
         fields = line.split("\t")
         if len(fields) != 2 or not all(field.strip() for field in fields):
             raise UserError(f"--pairs {file}, line {number}: expected a good sentence, a tab and a bad one")
         pairs.append((fields[0].strip(), fields[1].strip()))
-    return pairs
+    return given, pairs

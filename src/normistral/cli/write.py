@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from normistral.cli.given_texts import given_texts, unescape
 from normistral.cli.model_options import (
     AttentionOption,
     BatchOption,
@@ -16,9 +18,7 @@ from normistral.cli.model_options import (
     JsonOption,
     ModelArgument,
     QuantizeOption,
-    given_texts,
     load_model,
-    unescape,
 )
 from normistral.errors import UserError
 
@@ -30,15 +30,18 @@ def generate_command(
     prompt: Annotated[
         str | None, typer.Argument(help="Text to continue; \\n in it means a new line.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="Continue each line of this file instead.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Continue each line of this file, as it stands, or each `text` of a .jsonl."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 64,
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text (\\n for a new line); repeatable.")
     ] = None,
     sample: Annotated[bool, typer.Option(help="Draw tokens instead of taking the likeliest.")] = False,
-    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Of sampling.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Of sampling.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of --sample; default 1.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of --sample; default 1.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of --sample.")] = None,
     beams: BeamsOption = 1,
     prefix_lm: Annotated[
         bool, typer.Option("--prefix-lm", help="Read the prompt both ways, then write.")
@@ -55,51 +58,41 @@ def generate_command(
 
     Example: normistral generate runs/quickstart/model "fjord: " --max-new-tokens 32
     """
-    from normistral.inference import generate, generate_batch
+    from normistral.inference import WritingSettings, generate, generate_batch
 
-    prompts = [unescape(text) for text in given_texts(None if prompt is None else [prompt], file)]
-    stops = tuple(unescape(text) for text in stop or ())
-    checked_cache: Any = cache
+    given = given_texts(None if prompt is None else [unescape(prompt)], file)
+    for name, value in {"--temperature": temperature, "--top-p": top_p, "--seed": seed}.items():
+        if value is not None and not sample:
+            raise UserError(f"{name} needs --sample: without it the likeliest token is taken")
+    how: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "stop": tuple(unescape(text) for text in stop or ()),
+        "sample": sample,
+        "temperature": 1.0 if temperature is None else temperature,
+        "top_p": 1.0 if top_p is None else top_p,
+        "seed": seed,
+        "beams": beams,
+        "prefix_lm": prefix_lm,
+        "cache": cache,
+    }
+    WritingSettings(**how)  # complains before the model is loaded
     loaded = load_model(model, dtype, quantize, device, attention)
     if file is None:
-        written = generate(
-            loaded,
-            prompts[0],
-            max_new_tokens,
-            stops,
-            sample,
-            temperature,
-            top_p,
-            seed,
-            on_text=None if as_json or beams > 1 else show_at_once,
-            beams=beams,
-            prefix_lm=prefix_lm,
-            cache=checked_cache,
-        )
+        on_text = None if as_json or beams > 1 else show_at_once
+        written = generate(loaded, given.texts[0], on_text=on_text, **how)
         if as_json:
             print(json.dumps(_as_json(written), ensure_ascii=False))
         else:
             print(written.text if beams > 1 else "")
         return
-    all_written = generate_batch(
-        loaded,
-        prompts,
-        max_new_tokens,
-        stops,
-        sample,
-        temperature,
-        top_p,
-        seed,
-        beams,
-        prefix_lm,
-        checked_cache,
-        batch_size=batch_size,
-    )
+    with given.naming_lines():
+        all_written = generate_batch(loaded, given.texts, batch_size=batch_size, **how)
     if as_json:
+        given.tell_of_empty_lines()
         print(json.dumps({"texts": [_as_json(each) for each in all_written]}, ensure_ascii=False))
         return
-    for each in all_written:
-        print(each.text.replace("\n", "\\n"))
+    for line in given.spread([each.text.replace("\n", "\\n") for each in all_written]):
+        print(line)
 
 
 def translate_command(
@@ -126,26 +119,35 @@ def translate_command(
     """
     from normistral.inference import read_examples, translate, translation_prompt
 
-    texts = given_texts(None if text is None else [text], file)
+    given = given_texts(None if text is None else [text], file)
     shown = read_examples(examples, shots) if examples else []
     if shots and not examples:
         raise UserError("--shots needs --examples FILE")
     translation_prompt("-", source, target)  # complain of the languages before the model is loaded
-    translated = translate(
-        load_model(model, dtype, quantize, device),
-        texts,
-        source,
-        target,
-        shown,
-        max_new_tokens,
-        beams,
-        batch_size,
-    )
+    loaded = load_model(model, dtype, quantize, device)
+    with given.naming_lines():
+        translated = translate(
+            loaded, given.texts, source, target, shown, max_new_tokens, beams=beams, batch_size=batch_size
+        )
+    for number, each in enumerate(translated):
+        if not each.complete:
+            place = f"{given.source}, line {given.lines[number]}: " if given.lines else ""
+            print(
+                f"normistral: {place}the translation was cut: raise --max-new-tokens, or give shorter lines",
+                file=sys.stderr,
+            )
     if as_json:
-        print(json.dumps({"from": source, "to": target, "texts": translated}, ensure_ascii=False))
+        given.tell_of_empty_lines()
+        answer = {
+            "from": source,
+            "to": target,
+            "texts": [each.text for each in translated],
+            "complete": [each.complete for each in translated],
+        }
+        print(json.dumps(answer, ensure_ascii=False))
         return
-    for each in translated:
-        print(each)
+    for line in given.spread([each.text for each in translated]):
+        print(line)
 
 
 def show_at_once(text: str) -> None:

@@ -35,7 +35,7 @@ class LogProbabilities(LogitsProcessor):
         if self._latest_BV is None:
             return
         chosen = self._latest_BV.gather(1, chosen_B[:, None])[:, 0].tolist()
-        best = self._latest_BV.topk(self._alternatives or 0, dim=-1)
+        best = self._latest_BV.topk(min(self._alternatives or 0, self._latest_BV.shape[-1]), dim=-1)
         ranked = [
             list(zip(ids, values, strict=True))
             for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -17,7 +17,15 @@ from torch.nn.functional import normalize
 
 from normistral.errors import UserError
 from normistral.inference.load import LoadedModel
-from normistral.inference.reading import batches, check_length, hidden_states
+from normistral.inference.reading import (
+    Cancelled,
+    batches,
+    check_length,
+    check_wanted,
+    encode_all,
+    hidden_states,
+    never,
+)
 
 
 class Neighbour(NamedTuple):
@@ -37,6 +45,7 @@ def embed(
     batch_size: int = 16,
     normalise: bool = True,
     truncate: bool = False,
+    cancelled: Cancelled = never,
 ) -> Tensor:
     """Return one vector per text: float32 [N, D], on the CPU.
 
@@ -46,18 +55,16 @@ def embed(
         batch_size: texts that go through the model together.
         normalise: make each vector's length 1, so that the product of two is their cosine.
         truncate: read only the beginning of a text that is longer than the context, instead of refusing it.
+        cancelled: asked between forward passes; True ends the work.
 
     Raises:
         UserError: if a text is empty or longer than the context.
+        Stopped: if it was cancelled.
     """
-    encoded = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            encoded.append(_encode(loaded, text, truncate))
-        except UserError as error:
-            raise UserError(f"text {number}: {error}") if len(texts) > 1 else error from None
+    encoded = encode_all(texts, lambda text: _encode(loaded, text, truncate))
     vectors_ND = torch.zeros(len(encoded), int(loaded.model.config.hidden_size))
     for numbers in batches([len(ids) for ids in encoded], batch_size):
+        check_wanted(cancelled)
         hidden_BTD, mask_BT = hidden_states(loaded, [encoded[number] for number in numbers], is_causal=False)
         weights_BT1 = mask_BT[..., None].float()
         sums_BD = (hidden_BTD.float() * weights_BT1).sum(1)

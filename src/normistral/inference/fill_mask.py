@@ -5,10 +5,10 @@ the position before it (the card's third usage example). Attention is made bidir
 `is_causal=False`; the card's all-zero 4-D attention mask gives the same logits, but is wrong for padded
 batches and crashes some attention kernels.
 
-`<mask>` takes the space before it, since an ordinary token carries the space before its word: `de<mask>
-norske` and `de <mask> norske` are the same text. The original model's tokenizer put a space *after* its
-mask, hence `de<mask>norske` on its card; a letter right behind a mask is therefore taken as that spelling,
-and means the same.
+`<mask>` takes the spaces before it, since an ordinary token carries the space before its word: `de<mask>
+norske` and `de <mask> norske` are the same text. Line breaks before it stay. The original model's tokenizer
+put a space *after* its mask, hence `de<mask>norske` on its card; a letter right behind a mask is therefore
+taken as that spelling, and means the same.
 
 Several tokens behind a mask are filled by `mask_search`.
 
@@ -27,9 +27,9 @@ from transformers import PreTrainedTokenizerBase
 
 from normistral.errors import UserError
 from normistral.inference.load import LoadedModel
-from normistral.inference.mask_search import MOST_TOKENS_PER_MASK, MaskedRow, search
-from normistral.inference.reading import Row, check_length, predictions
-from normistral.inference.special import mask_id, special_ids, spell_masks, start_id, write_masks
+from normistral.inference.mask_search import MOST_TOKENS_PER_MASK, MaskedRow, Search, search
+from normistral.inference.reading import Cancelled, Row, check_length, encode_all, never, predictions
+from normistral.inference.special import encode_masks, mask_id, special_ids, spell_masks, start_id
 from normistral.tokenizer import MASK_TOKEN
 
 __all__ = ["Candidate", "MaskFilling", "fill_mask", "fill_masks", "spell_masks"]
@@ -81,6 +81,7 @@ def fill_masks(
     tokens_per_mask: int | None = 1,
     one_by_one: bool = False,
     stand_in: int | None = None,
+    cancelled: Cancelled = never,
 ) -> list[MaskFilling]:
     """Fill the masks of many texts, read together in batches.
 
@@ -98,6 +99,7 @@ def fill_masks(
         stand_in: id of an added token shown to the model in place of `<mask>`: for a base model whose
             vocabulary has no `<mask>`, usually its unknown token, so that it can be put beside the adapted
             model.
+        cancelled: asked between forward passes; True ends the work.
 
     Returns:
         One filling per text, in the order of the texts.
@@ -105,20 +107,17 @@ def fill_masks(
     Raises:
         UserError: if a text has no mask or is longer than the context, the tokenizer has no mask token and
             there is no stand-in, or a number is out of range. Of several texts the message names the one.
+        Stopped: if it was cancelled.
     """
     _check_numbers(top_k, tokens_per_mask)
-    masked = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            masked.append(_encode(loaded, text, stand_in, tokens_per_mask or 1))
-        except UserError as error:
-            raise UserError(f"text {number}: {error}") if len(texts) > 1 else error from None
+    masked = encode_all(texts, lambda text: _encode(loaded, text, stand_in, tokens_per_mask or 1))
     no_candidates = _no_candidates(loaded)
     if tokens_per_mask != 1 or one_by_one:
-        return [_searched(loaded, row, top_k, tokens_per_mask, batch_size, no_candidates) for row in masked]
+        how = Search(top_k, tokens_per_mask is None, batch_size, no_candidates, cancelled)
+        return [_searched(loaded, row, how) for row in masked]
     fillings: list[MaskFilling | None] = [None] * len(masked)
     rows = [Row(row.tokens, [place - 1 for place, _ in row.masks]) for row in masked]
-    for number, logits_MV in predictions(loaded, rows, batch_size, is_causal=False):
+    for number, logits_MV in predictions(loaded, rows, batch_size, False, cancelled):
         fillings[number] = _filling(loaded.tokenizer, masked[number], logits_MV, top_k, no_candidates)
     return [filling for filling in fillings if filling is not None]
 
@@ -129,7 +128,7 @@ def _filling(
     best = (
         logits_MV.index_fill(1, no_candidates, -torch.inf)
         .softmax(-1)
-        .topk(min(top_k, len(tokenizer)), dim=-1)
+        .topk(min(top_k, logits_MV.shape[-1]), dim=-1)
     )
     probabilities_MK, ids_MK = best.values.tolist(), best.indices.tolist()
     fillings = tuple(
@@ -146,15 +145,8 @@ def _filling(
     return MaskFilling(fillings, _decode_text(tokenizer, tokens, row))
 
 
-def _searched(
-    loaded: LoadedModel,
-    row: MaskedRow,
-    top_k: int,
-    tokens_per_mask: int | None,
-    batch_size: int,
-    no_candidates: Tensor,
-) -> MaskFilling:
-    found = search(loaded, row, top_k, tokens_per_mask is None, batch_size, no_candidates)
+def _searched(loaded: LoadedModel, row: MaskedRow, how: Search) -> MaskFilling:
+    found = search(loaded, row, how)
     fillings = tuple(
         tuple(Candidate(_decode(loaded.tokenizer, list(tokens)), probability) for tokens, probability in mask)
         for mask in found.candidates
@@ -183,7 +175,7 @@ def _encode(loaded: LoadedModel, text: str, stand_in: int | None, tokens_per_mas
             f"the model's vocabulary has no {MASK_TOKEN}: take an adapted model, or let a stand-in token "
             "(for example the unknown token) be shown in its place"
         )
-    encoded: list[int] = tokenizer(write_masks(tokenizer, text, shown)).input_ids
+    encoded = encode_masks(tokenizer, text, shown)
     start = 1 if encoded[0] == tokenizer.bos_token_id else 0
     if encoded[0] == shown:
         encoded = [_start_token(tokenizer), *encoded]  # something must stand before a mask to predict it
@@ -202,8 +194,10 @@ def _encode(loaded: LoadedModel, text: str, stand_in: int | None, tokens_per_mas
 
 def _no_candidates(loaded: LoadedModel) -> Tensor:
     """Ids of special tokens, and rows of a padded vocabulary that no token has."""
-    unused = range(len(loaded.tokenizer), loaded.model.config.vocab_size)
-    return torch.tensor([*special_ids(loaded.tokenizer), *unused], dtype=torch.long, device=loaded.device)
+    size = int(loaded.model.config.vocab_size)
+    unused = range(len(loaded.tokenizer), size)
+    special = special_ids(loaded.tokenizer, size)
+    return torch.tensor([*special, *unused], dtype=torch.long, device=loaded.device)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:

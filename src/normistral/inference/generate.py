@@ -24,11 +24,11 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from normistral.errors import UserError
 from normistral.inference.at_each_step import BeamCriterion, LogProbabilities, RowCriterion
 from normistral.inference.load import LoadedModel
-from normistral.inference.reading import batches, padded
+from normistral.inference.reading import batches, encode_all, never, padded
 from normistral.inference.special import pad_id
 from normistral.inference.text_watch import EndedBy, TextWatch, held_back
 
-__all__ = ["Generation", "generate", "generate_batch", "held_back"]
+__all__ = ["Generation", "WritingSettings", "generate", "generate_batch", "held_back"]
 
 Cache = Literal["dynamic", "static"]
 
@@ -58,20 +58,24 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """How to write on, checked."""
+class WritingSettings:
+    """How to write on, as the arguments of `generate` say.
 
-    max_new_tokens: int
-    stop: tuple[str, ...]
-    sample: bool
-    temperature: float
-    top_p: float
-    seed: int | None
-    beams: int
-    prefix_lm: bool
-    cache: Cache
-    top_logprobs: int | None
-    cancelled: Callable[[], bool]
+    Raises:
+        UserError: if an argument is out of range, or two exclude each other.
+    """
+
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    beams: int = 1
+    prefix_lm: bool = False
+    cache: Cache = "dynamic"
+    top_logprobs: int | None = None
+    cancelled: Callable[[], bool] = never
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -116,7 +120,7 @@ def generate(
     prefix_lm: bool = False,
     cache: Cache = "dynamic",
     top_logprobs: int | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] = never,
 ) -> Generation:
     """Continue a prompt, greedily unless `sample` is set.
 
@@ -141,7 +145,7 @@ def generate(
         UserError: if the prompt is empty for a tokenizer without start token, does not fit into the
             context, or an argument is out of range.
     """
-    settings = _Settings(
+    settings = WritingSettings(
         max_new_tokens,
         stop,
         sample,
@@ -156,7 +160,8 @@ def generate(
     )
     if on_text and beams > 1:
         raise UserError("text cannot be shown as it comes with beams, which change their mind: leave one out")
-    return _write(loaded, [_prompt_ids(loaded, prompt)], settings, on_text)[0]
+    encoded = encode_all([prompt], lambda prompt: _prompt_ids(loaded, prompt))
+    return _write(loaded, encoded, settings, on_text)[0]
 
 
 def generate_batch(
@@ -172,7 +177,7 @@ def generate_batch(
     prefix_lm: bool = False,
     cache: Cache = "dynamic",
     top_logprobs: int | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] = never,
     batch_size: int = 16,
 ) -> list[Generation]:
     """Continue many prompts, `batch_size` of about equal length at a time, padded on the left.
@@ -190,7 +195,7 @@ def generate_batch(
     Raises:
         UserError: as `generate`; of several prompts the message names the one.
     """
-    settings = _Settings(
+    settings = WritingSettings(
         max_new_tokens,
         stop,
         sample,
@@ -203,12 +208,7 @@ def generate_batch(
         top_logprobs,
         cancelled,
     )
-    encoded = []
-    for number, prompt in enumerate(prompts, start=1):
-        try:
-            encoded.append(_prompt_ids(loaded, prompt))
-        except UserError as error:
-            raise UserError(f"prompt {number}: {error}") if len(prompts) > 1 else error from None
+    encoded = encode_all(prompts, lambda prompt: _prompt_ids(loaded, prompt), "prompt")
     written: dict[int, Generation] = {}
     for numbers in batches([len(ids) for ids in encoded], batch_size):
         together = _write(loaded, [encoded[number] for number in numbers], settings)
@@ -220,7 +220,7 @@ def generate_batch(
 def _write(
     loaded: LoadedModel,
     prompts: Sequence[list[int]],
-    settings: _Settings,
+    settings: WritingSettings,
     on_text: Callable[[str], None] | None = None,
 ) -> list[Generation]:
     """Continue prompts together."""
@@ -255,7 +255,7 @@ def _write(
                 do_sample=settings.sample,
                 num_beams=settings.beams,
                 eos_token_id=end_ids or None,
-                pad_token_id=pad_id(loaded.tokenizer),
+                pad_token_id=pad_id(loaded.tokenizer, int(model.config.vocab_size)),
                 **sampling,
             ),
             stopping_criteria=StoppingCriteriaList([criterion]),

@@ -9,6 +9,7 @@ Shapes: B rows, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from normistral.errors import UserError
 
 PROBE_LENGTH = 8
 
@@ -48,6 +51,7 @@ def future_leak(model: PreTrainedModel, ids: Sequence[int], is_causal: bool | No
 
     Raises:
         ValueError: if there are fewer than two ids.
+        UserError: if the logits are no numbers, of which nothing can be said.
     """
     mode: dict[str, Any] = {} if is_causal is None else {"is_causal": is_causal}
 
@@ -69,6 +73,7 @@ def leak_of(logits: Logits, ids: Sequence[int], vocabulary_size: int) -> float:
 
     Raises:
         ValueError: if there are fewer than two ids.
+        UserError: if what comes out is no number, of which nothing can be said.
     """
     if len(ids) < 2:
         raise ValueError(f"the leak probe needs at least 2 token ids, got {len(ids)}")
@@ -79,7 +84,13 @@ def leak_of(logits: Logits, ids: Sequence[int], vocabulary_size: int) -> float:
     for step in (vocabulary_size // 3, vocabulary_size // 2):
         after_T = before_T.clone()
         after_T[-1] = (after_T[-1] + max(step, 1)) % vocabulary_size
-        moved = max(moved, float((before_TV - logits(after_T)[:-1].float()).abs().max()))
+        change = float((before_TV - logits(after_T)[:-1].float()).abs().max())
+        if not math.isfinite(change):  # NaN is not above anything, and would pass for "did not move"
+            raise UserError(
+                "what the model computes is no number (NaN or infinite): its weights are damaged, or float16 "
+                "is too narrow for it (take bfloat16 or float32)"
+            )
+        moved = max(moved, change)
     return moved
 
 

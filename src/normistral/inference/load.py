@@ -154,7 +154,10 @@ def load(
 
 def _check_directions(path: str | Path, model: PreTrainedModel) -> None:
     """Refuse a model that does not attend as it is asked to."""
-    leak = probe_attention(model)
+    try:
+        leak = probe_attention(model)
+    except UserError as error:
+        raise UserError(f"model {path} cannot be used: {error}") from None
     if leak.bidirectional == 0.0:
         raise UserError(
             f"model {path} stays causal when asked to be bidirectional: its architecture "

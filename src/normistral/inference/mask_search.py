@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from normistral.inference.load import LoadedModel
-from normistral.inference.reading import Row, check_length, predictions, target_log_probabilities
+from normistral.inference.reading import Cancelled, Row, predictions, target_log_probabilities
 
 MOST_TOKENS_PER_MASK = 4
 """Lengths that are tried where the number of tokens is not given."""
@@ -48,6 +48,20 @@ class Filled:
     """Of each mask, from left to right: fillings with their probability, best first."""
 
 
+class Search(NamedTuple):
+    """How widely to look."""
+
+    top_k: int
+    """Fillings kept for each mask."""
+    any_length: bool
+    """Try other lengths too, as far as the context has room."""
+    batch_size: int
+    """Fillings that go through the model together."""
+    no_candidates: Tensor
+    """Ids that fill no mask."""
+    cancelled: Cancelled
+
+
 class _Beam(NamedTuple):
     """A mask partly filled."""
 
@@ -55,40 +69,30 @@ class _Beam(NamedTuple):
     log_probability: float
 
 
-def search(
-    loaded: LoadedModel,
-    row: MaskedRow,
-    top_k: int,
-    any_length: bool,
-    batch_size: int,
-    no_candidates: Tensor,
-) -> Filled:
+def search(loaded: LoadedModel, row: MaskedRow, how: Search) -> Filled:
     """Fill all masks of a row.
 
     Args:
         loaded: from `load`.
         row: with masks as long as they are to be (with `any_length`: one token).
-        top_k: fillings kept for each mask.
-        any_length: try other lengths too.
-        batch_size: fillings that go through the model together.
-        no_candidates: ids that fill no mask.
+        how: how widely to look.
 
     Raises:
-        UserError: if the text becomes longer than the context.
+        Stopped: if it was cancelled.
     """
     tokens = list(row.tokens)
     open_masks = dict(enumerate(row.masks))
     found: dict[int, list[_Beam]] = {}
     while open_masks:
-        chosen = _surest(loaded, row, tokens, open_masks, no_candidates)
+        chosen = _surest(loaded, tokens, open_masks, how)
         place, length = open_masks.pop(chosen)
-        lengths = range(1, MOST_TOKENS_PER_MASK + 1) if any_length else [length]
+        room = int(loaded.model.config.max_position_embeddings) - (len(tokens) - length)
+        most = min(MOST_TOKENS_PER_MASK, room)  # at least 1, since the text has fitted so far
         tried = []
-        for wanted in lengths:
+        for wanted in range(1, most + 1) if how.any_length else [length]:
             longer = [*tokens[:place], *[row.mask_id] * wanted, *tokens[place + length :]]
-            check_length(loaded, len(longer), "the text with its masks")
-            tried.append(_fill_one(loaded, longer, place, wanted, top_k, batch_size, no_candidates))
-        best = tried[_likeliest(loaded, tokens, (place, length), tried, batch_size)]
+            tried.append(_fill_one(loaded, longer, place, wanted, how))
+        best = tried[_likeliest(loaded, tokens, (place, length), tried, row.mask_id, how)]
         found[chosen] = best
         filled = [token for token in best[0].filling if token is not None]
         tokens[place : place + length] = filled
@@ -104,19 +108,15 @@ def search(
 
 
 def _surest(
-    loaded: LoadedModel,
-    row: MaskedRow,
-    tokens: Sequence[int],
-    open_masks: dict[int, tuple[int, int]],
-    no_candidates: Tensor,
+    loaded: LoadedModel, tokens: Sequence[int], open_masks: dict[int, tuple[int, int]], how: Search
 ) -> int:
     """The mask that holds the place whose likeliest token is likelier than those of all other places."""
     if len(open_masks) == 1:
         return next(iter(open_masks))
     owners = [(number, at + n) for number, (at, long) in open_masks.items() for n in range(long)]
     places = [place - 1 for _, place in owners]
-    [(_, logits_MV)] = predictions(loaded, [Row(tokens, places)], 1, is_causal=False)
-    surest_M = _log_probabilities(logits_MV, no_candidates).amax(-1)
+    [(_, logits_MV)] = predictions(loaded, [Row(tokens, places)], 1, False, how.cancelled)
+    surest_M = _log_probabilities(logits_MV, how.no_candidates).amax(-1)
     return owners[int(surest_M.argmax())][0]
 
 
@@ -125,30 +125,28 @@ def _likeliest(
     tokens: Sequence[int],
     mask: tuple[int, int],
     tried: Sequence[Sequence[_Beam]],
-    batch_size: int,
+    mask_id: int,
+    how: Search,
 ) -> int:
-    """Which of several best fillings of one mask makes the likeliest text, read causally."""
+    """Which of several best fillings of one mask makes the likeliest text, read causally; masks that are
+    still open are read, but how likely they are says nothing."""
     if len(tried) == 1:
         return 0
     place, length = mask
     texts = [[*tokens[:place], *_complete(beams[0]), *tokens[place + length :]] for beams in tried]
-    rows = [Row(text, range(len(text) - 1)) for text in texts]
-    targets = [text[1:] for text in texts]
+    rows = [Row(text, [at for at, target in enumerate(text[1:]) if target != mask_id]) for text in texts]
+    targets = [[target for target in text[1:] if target != mask_id] for text in texts]
     totals = {
         number: sum(nats)
-        for number, nats in target_log_probabilities(loaded, rows, targets, batch_size, is_causal=True)
+        for number, nats in target_log_probabilities(
+            loaded, rows, targets, how.batch_size, True, how.cancelled
+        )
     }
     return max(totals, key=totals.__getitem__)
 
 
 def _fill_one(
-    loaded: LoadedModel,
-    tokens: Sequence[int],
-    place: int,
-    length: int,
-    top_k: int,
-    batch_size: int,
-    no_candidates: Tensor,
+    loaded: LoadedModel, tokens: Sequence[int], place: int, length: int, how: Search
 ) -> list[_Beam]:
     """The likeliest fillings of the mask at `place`, best first."""
     beams = [_Beam((None,) * length, 0.0)]
@@ -161,18 +159,18 @@ def _fill_one(
                     shown[place + at] = token
             rows.append(Row(shown, [place + at - 1 for at in _open_places(beam)]))
         longer: dict[tuple[int | None, ...], float] = {}
-        for number, logits_MV in predictions(loaded, rows, batch_size, is_causal=False):
+        for number, logits_MV in predictions(loaded, rows, how.batch_size, False, how.cancelled):
             beam = beams[number]
-            log_probabilities_MV = _log_probabilities(logits_MV, no_candidates)
+            log_probabilities_MV = _log_probabilities(logits_MV, how.no_candidates)
             surest = int(log_probabilities_MV.amax(-1).argmax())
-            best = log_probabilities_MV[surest].topk(min(top_k, log_probabilities_MV.shape[-1]))
+            best = log_probabilities_MV[surest].topk(min(how.top_k, log_probabilities_MV.shape[-1]))
             at = _open_places(beam)[surest]
             for token, gain in zip(best.indices.tolist(), best.values.tolist(), strict=True):
                 if gain == -math.inf:
                     continue
                 filling = (*beam.filling[:at], token, *beam.filling[at + 1 :])
                 longer[filling] = max(longer.get(filling, -math.inf), beam.log_probability + gain)
-        beams = [_Beam(*kept) for kept in sorted(longer.items(), key=lambda item: -item[1])[:top_k]]
+        beams = [_Beam(*kept) for kept in sorted(longer.items(), key=lambda item: -item[1])[: how.top_k]]
     return beams
 
 

@@ -10,13 +10,13 @@ Shapes: B rows, T positions, M places of a row, D model width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from normistral.errors import UserError
+from normistral.errors import FaultyText, Stopped, UserError
 from normistral.inference.load import LoadedModel
 from normistral.inference.special import pad_id
 
@@ -31,6 +31,12 @@ HEAD_IS_A_MATRIX = ("mistral", "llama")
 """Architectures whose logits are the LM head's product with the last hidden state, and nothing more."""
 
 
+Cancelled = Callable[[], bool]
+"""Asked between forward passes; True ends the work by `Stopped`."""
+
+Encoded = TypeVar("Encoded")
+
+
 class Row(NamedTuple):
     """A text as the model sees it, and where something is to be predicted."""
 
@@ -39,8 +45,54 @@ class Row(NamedTuple):
     """Places whose *following* token is predicted: for a mask at i, i − 1."""
 
 
+def encode_all(texts: Sequence[str], encode: Callable[[str], Encoded], what: str = "text") -> list[Encoded]:
+    """Encode all texts before the first goes through the model.
+
+    Args:
+        texts: to encode.
+        encode: what to do with one; its `UserError` says what is wrong with it.
+        what: a text is called in messages.
+
+    Raises:
+        FaultyText: naming the first text (where there are several) that cannot be encoded or holds half a
+            character.
+    """
+    encoded = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            check_characters(text)
+            encoded.append(encode(text))
+        except UserError as error:
+            named = f"{what} {number}" if len(texts) > 1 else ""
+            raise FaultyText(number, str(error), named) from None
+    return encoded
+
+
+def check_characters(text: str) -> None:
+    """Refuse text that no encoding can write: half of a pair of surrogates, or a byte that was no UTF-8.
+
+    Raises:
+        UserError: with the place.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"character {error.start + 1} is half a character ({text[error.start]!a}): give text in UTF-8"
+        ) from None
+
+
+def never() -> bool:
+    """Nobody wants to stop."""
+    return False
+
+
 def predictions(
-    loaded: LoadedModel, rows: Sequence[Row], batch_size: int, is_causal: bool
+    loaded: LoadedModel,
+    rows: Sequence[Row],
+    batch_size: int,
+    is_causal: bool,
+    cancelled: Cancelled = never,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield for each row its number and the logits [M, V] at its places, in the order of the rows' lengths.
 
@@ -49,8 +101,13 @@ def predictions(
         rows: at least one token each.
         batch_size: rows that go through the model together.
         is_causal: False reads both ways.
+        cancelled: asked before each batch.
+
+    Raises:
+        Stopped: if it was cancelled.
     """
     for numbers in batches([len(row.tokens) for row in rows], batch_size):
+        check_wanted(cancelled)
         together = [rows[number] for number in numbers]
         yield from zip(numbers, _logits(loaded, together, is_causal), strict=True)
 
@@ -61,6 +118,7 @@ def target_log_probabilities(
     targets: Sequence[Sequence[int]],
     batch_size: int,
     is_causal: bool,
+    cancelled: Cancelled = never,
 ) -> Iterator[tuple[int, list[float]]]:
     """Yield for each row its number and the log-probabilities, in nats, of given tokens behind its places.
 
@@ -72,9 +130,14 @@ def target_log_probabilities(
         targets: of each row, a token for each of its places.
         batch_size: rows that go through the model together.
         is_causal: False reads both ways.
+        cancelled: asked before each batch.
+
+    Raises:
+        Stopped: if it was cancelled.
     """
     model: Any = loaded.model
     for numbers in batches([len(row.tokens) for row in rows], batch_size):
+        check_wanted(cancelled)
         together = [rows[number] for number in numbers]
         targets_M = torch.tensor([t for number in numbers for t in targets[number]], device=loaded.device)
         if model.config.model_type in HEAD_IS_A_MATRIX:
@@ -126,11 +189,12 @@ def padded(loaded: LoadedModel, rows: Sequence[Sequence[int]], left: bool = Fals
         left: pad before the text, for writing on, instead of behind it.
     """
     longest = max(map(len, rows))
-    tokens_BT = torch.full((len(rows), longest), pad_id(loaded.tokenizer), dtype=torch.long)
+    padding = pad_id(loaded.tokenizer, int(loaded.model.config.vocab_size))
+    tokens_BT = torch.full((len(rows), longest), padding, dtype=torch.long)
     mask_BT = torch.zeros_like(tokens_BT)
     for number, row in enumerate(rows):
         span = slice(longest - len(row), longest) if left else slice(len(row))
-        tokens_BT[number, span] = torch.tensor(row)
+        tokens_BT[number, span] = torch.tensor(list(row))
         mask_BT[number, span] = 1
     return tokens_BT.to(loaded.device), mask_BT.to(loaded.device)
 
@@ -150,6 +214,16 @@ def batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def check_wanted(cancelled: Cancelled) -> None:
+    """Stop where nobody waits for the rest.
+
+    Raises:
+        Stopped: if it was cancelled.
+    """
+    if cancelled():
+        raise Stopped("reading was cancelled")
 
 
 def check_length(loaded: LoadedModel, tokens: int, what: str = "the text") -> None:

@@ -10,15 +10,22 @@ with one tokenizer; bits per byte compare models with different ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 
-from normistral.errors import UserError
+from normistral.errors import FaultyText, UserError
 from normistral.inference.load import LoadedModel
-from normistral.inference.reading import Row, check_length, target_log_probabilities
+from normistral.inference.reading import (
+    Cancelled,
+    Row,
+    check_length,
+    encode_all,
+    never,
+    target_log_probabilities,
+)
 from normistral.inference.special import mask_id, start_id
 
 ScoreMode = Literal["causal", "masked"]
@@ -61,7 +68,11 @@ class PairScore:
 
 @torch.inference_mode()
 def score_texts(
-    loaded: LoadedModel, texts: Sequence[str], mode: ScoreMode = "causal", batch_size: int = 16
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    mode: ScoreMode = "causal",
+    batch_size: int = 16,
+    cancelled: Cancelled = never,
 ) -> list[TextScore]:
     """Score texts.
 
@@ -71,6 +82,7 @@ def score_texts(
         mode: `causal` reads each text once from left to right; `masked` hides each token in turn, and so
             reads a text of n tokens n times.
         batch_size: rows that go through the model together.
+        cancelled: asked between forward passes; True ends the work.
 
     Returns:
         One score per text, in the order of the texts.
@@ -78,18 +90,14 @@ def score_texts(
     Raises:
         UserError: if a text is empty or longer than the context, the tokenizer has no start token (or in mode
             `masked` no mask token), or an argument is none of the above.
+        Stopped: if it was cancelled.
     """
     if mode not in ("causal", "masked"):
         raise UserError(f"score mode '{mode}' is not known: expected 'causal' or 'masked'")
     hidden = mask_id(loaded.tokenizer)
     if mode == "masked" and hidden is None:
         raise UserError("the model's vocabulary has no <mask>: score it in mode 'causal'")
-    encoded = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            encoded.append(_encode(loaded, text))
-        except UserError as error:
-            raise UserError(f"text {number}: {error}") if len(texts) > 1 else error from None
+    encoded = encode_all(texts, lambda text: _encode(loaded, text))
     rows: list[Row] = []
     owners: list[tuple[int, int]] = []  # of each row: its text, and the first token that it scores
     for number, ids in enumerate(encoded):
@@ -99,14 +107,16 @@ def score_texts(
             continue
         for place in range(1, len(ids)):
             assert hidden is not None
-            rows.append(Row([*ids[:place], hidden, *ids[place + 1 :]], [place - 1]))
+            rows.append(Row(_WithOneHidden(ids, place, hidden), [place - 1]))
             owners.append((number, place))
     targets = [
         encoded[number][first : first + len(row.places)]
         for (number, first), row in zip(owners, rows, strict=True)
     ]
     found: list[list[float]] = [[0.0] * (len(ids) - 1) for ids in encoded]
-    for row_number, nats in target_log_probabilities(loaded, rows, targets, batch_size, mode == "causal"):
+    for row_number, nats in target_log_probabilities(
+        loaded, rows, targets, batch_size, mode == "causal", cancelled
+    ):
         number, first = owners[row_number]
         found[number][first - 1 : first - 1 + len(nats)] = nats
     return [
@@ -120,6 +130,7 @@ def score_pairs(
     pairs: Sequence[tuple[str, str]],
     mode: ScoreMode = "masked",
     batch_size: int = 16,
+    cancelled: Cancelled = never,
 ) -> list[PairScore]:
     """Score minimal pairs, each a good sentence and a bad one.
 
@@ -128,12 +139,42 @@ def score_pairs(
         pairs: good and bad.
         mode: as for `score_texts`.
         batch_size: rows that go through the model together.
+        cancelled: as for `score_texts`.
 
     Raises:
-        UserError: as `score_texts`.
+        UserError: as `score_texts`, naming the pair.
+        Stopped: if it was cancelled.
     """
-    scores = score_texts(loaded, [text for pair in pairs for text in pair], mode, batch_size)
+    try:
+        scores = score_texts(loaded, [text for pair in pairs for text in pair], mode, batch_size, cancelled)
+    except FaultyText as error:
+        pair, is_bad = divmod(error.number - 1, 2)
+        reason = f"the {'bad' if is_bad else 'good'} sentence: {error.reason}"
+        raise FaultyText(pair + 1, reason, f"pair {pair + 1}") from None
     return [PairScore(good, bad) for good, bad in zip(scores[::2], scores[1::2], strict=True)]
+
+
+class _WithOneHidden(Sequence[int]):
+    """A text's ids with one of them hidden; written out only where it goes through the model, since a text
+    of n tokens has n of them."""
+
+    def __init__(self, ids: list[int], place: int, hidden: int) -> None:
+        self._ids, self._place, self._hidden = ids, place, hidden
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[int]: ...
+    def __getitem__(self, at: int | slice) -> int | list[int]:
+        return [*self][at]
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._ids[: self._place]
+        yield self._hidden
+        yield from self._ids[self._place + 1 :]
 
 
 def _encode(loaded: LoadedModel, text: str) -> list[int]:

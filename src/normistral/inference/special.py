@@ -10,7 +10,7 @@ from normistral.errors import UserError
 from normistral.tokenizer import MASK_TOKEN
 
 MASK_BEFORE_LETTER = re.compile(re.escape(MASK_TOKEN) + r"(?=[^\W\d_])")
-SPACES_AND_MASK = re.compile(r"\s*" + re.escape(MASK_TOKEN))
+SPACES_AND_MASK = re.compile(r" *" + re.escape(MASK_TOKEN))
 
 
 def mask_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -28,17 +28,21 @@ def start_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return None
 
 
-def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Any id to fill up a row with: what stands there is never attended to."""
+def pad_id(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> int:
+    """Any id below `vocabulary_size` to fill up a row with: what stands there is never attended to."""
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
-        if isinstance(token, int):
+        if isinstance(token, int) and token < vocabulary_size:
             return token
     return 0
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that stand for no text."""
-    return sorted(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
+def special_ids(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> list[int]:
+    """Ids below `vocabulary_size` that stand for no text; some tokenizers name more than their model has."""
+    return sorted(
+        token
+        for token, added in tokenizer.added_tokens_decoder.items()
+        if added.special and token < vocabulary_size
+    )
 
 
 def spell_masks(text: str) -> str:
@@ -50,8 +54,10 @@ def spell_masks(text: str) -> str:
     return MASK_BEFORE_LETTER.sub(f"{MASK_TOKEN} ", text)
 
 
-def write_masks(tokenizer: PreTrainedTokenizerBase, text: str, shown: int) -> str:
-    """Write each `<mask>` as the tokenizer spells the token `shown`, without the spaces before it.
+def encode_masks(tokenizer: PreTrainedTokenizerBase, text: str, shown: int) -> list[int]:
+    """Return the text's ids, each `<mask>` as the token `shown`, without the spaces before it.
+
+    A line break before a mask stays, although the tokenizer's own `<mask>` would take it like a space.
 
     Args:
         tokenizer: its added tokens are looked at.
@@ -66,4 +72,12 @@ def write_masks(tokenizer: PreTrainedTokenizerBase, text: str, shown: int) -> st
         raise UserError(
             f"token id {shown} cannot stand in for {MASK_TOKEN}: expected one of the added tokens"
         )
-    return SPACES_AND_MASK.sub(lambda _: added.content, spell_masks(text))
+    pieces = SPACES_AND_MASK.split(spell_masks(text))
+    if not any(piece[-1:].isspace() for piece in pieces[:-1]):
+        ids: list[int] = tokenizer(added.content.join(pieces)).input_ids
+        return ids
+    start = tokenizer.bos_token_id
+    ids = [start] if isinstance(start, int) and tokenizer("").input_ids[:1] == [start] else []
+    for number, piece in enumerate(pieces):
+        ids += [shown] * (number > 0) + tokenizer(piece, add_special_tokens=False).input_ids
+    return ids

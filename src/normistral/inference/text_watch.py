@@ -14,6 +14,8 @@ from typing import Literal
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+UNREADABLE = "\ufffd"
+
 EndedBy = Literal["stop", "end", "length", "cancelled"]
 
 
@@ -35,7 +37,11 @@ class TextWatch:
         """None while it goes on."""
         self._tokenizer = tokenizer
         # The prompt is given because some decoders (SentencePiece's) write a word's space only inside a text.
-        self._stream = DecodeStream(ids=list(prompt_ids), skip_special_tokens=True)
+        # Not where it ends in an unreadable character: the stream would take that for half a character, and
+        # give the prompt back together with the first token.
+        ends_unread = tokenizer.decode(list(prompt_ids[-1:])).endswith(UNREADABLE)
+        given = [] if ends_unread else list(prompt_ids)
+        self._stream = DecodeStream(ids=given, skip_special_tokens=True)
         self._stop = stop
         self._end_ids = end_ids
         self._most_tokens = most_tokens

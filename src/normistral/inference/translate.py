@@ -9,13 +9,14 @@ those of the prompt's language, so that the model reads one text and not a form.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from normistral.errors import UserError
+from normistral.errors import FaultyText, UserError
 from normistral.inference.generate import Generation, generate_batch
 from normistral.inference.load import LoadedModel
+from normistral.inference.reading import encode_all
 
 BOKMAL_NAMES = {
     "nob": "Bokmål",
@@ -38,6 +39,14 @@ BOKMAL_NAMES = {
 
 Example = tuple[str, str]
 """A text and its translation."""
+
+
+class Translation(NamedTuple):
+    """A translated text."""
+
+    text: str
+    complete: bool
+    """False where a line was cut: it reached `max_new_tokens` or the end of the context, or was cancelled."""
 
 
 def translation_prompt(text: str, source: str, target: str, examples: Sequence[Example] = ()) -> str:
@@ -84,7 +93,7 @@ def translate(
     beams: int = 1,
     batch_size: int = 16,
     cancelled: Callable[[], bool] = lambda: False,
-) -> list[str]:
+) -> list[Translation]:
     """Translate texts, each line by itself.
 
     Args:
@@ -102,28 +111,45 @@ def translate(
         One translation per text.
 
     Raises:
-        UserError: if a text is empty, a language has no name, or a prompt does not fit into the context.
+        UserError: if a text is empty, a language has no name, or a prompt does not fit into the context. Of
+            several texts the message names the one.
     """
-    lines = [text.splitlines() or [""] for text in texts]
-    for number, text in enumerate(texts, start=1):
+
+    def prompts_of(text: str) -> list[str]:
         if not text.strip():
-            raise UserError(
-                f"text {number} to translate is empty" if len(texts) > 1 else "the text to translate is empty"
-            )
-    prompts = [
-        translation_prompt(line, source, target, examples) for text in lines for line in text if line.strip()
-    ]
-    written: list[Generation] = generate_batch(
-        loaded,
-        prompts,
-        max_new_tokens,
-        ("\n",),
-        beams=beams,
-        batch_size=batch_size,
-        cancelled=cancelled,
-    )
+            raise UserError("the text to translate is empty")
+        return [translation_prompt(line, source, target, examples) for line in _lines(text) if line.strip()]
+
+    prompts = encode_all(texts, prompts_of)
+    owners = [number for number, of_text in enumerate(prompts, start=1) for _ in of_text]
+    try:
+        written = generate_batch(
+            loaded,
+            [prompt for of_text in prompts for prompt in of_text],
+            max_new_tokens,
+            ("\n",),
+            beams=beams,
+            batch_size=batch_size,
+            cancelled=cancelled,
+        )
+    except FaultyText as error:  # of the prompts
+        number = owners[error.number - 1]
+        raise FaultyText(number, error.reason, f"text {number}" if len(texts) > 1 else "") from None
     answers = iter(written)
-    return ["\n".join(next(answers).text.strip() if line.strip() else "" for line in text) for text in lines]
+    return [_joined(text, answers) for text in texts]
+
+
+def _joined(text: str, answers: Iterator[Generation]) -> Translation:
+    """A text's translation out of those of its lines that are not empty."""
+    of_lines = [next(answers) if line.strip() else None for line in _lines(text)]
+    return Translation(
+        "\n".join(answer.text.strip() if answer else "" for answer in of_lines),
+        all(answer.ended_by in ("stop", "end") for answer in of_lines if answer),
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").split("\n")
 
 
 def read_examples(path: Path, most: int | None = None) -> list[Example]:
@@ -137,7 +163,7 @@ def read_examples(path: Path, most: int | None = None) -> list[Example]:
         UserError: if the file is missing, no UTF-8 or empty, or a line has not two fields (naming the line).
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise UserError(
             f"examples {path} do not exist: give a file with TEXT<tab>TRANSLATION lines"
@@ -145,9 +171,10 @@ def read_examples(path: Path, most: int | None = None) -> list[Example]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"examples {path} cannot be read: {error}") from error
     examples = []
-    for number, fields in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
-        if not any(field.strip() for field in fields):
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
             continue
+        fields = line.split("\t")
         if len(fields) != 2 or not all(field.strip() for field in fields):
             raise UserError(
                 f"examples {path}, line {number}: expected a text, a tab and its translation, "

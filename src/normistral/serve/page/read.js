@@ -51,7 +51,7 @@ async function fill() {
 function show(text, masks) {
   const place = byId("filled");
   place.replaceChildren();
-  const parts = text.split(/\s*<mask>/);
+  const parts = text.split(/ *<mask>/);
   parts.forEach((part, index) => {
     // The original card's spelling: a letter right behind a mask begins a new word.
     place.append(index > 0 && /^\p{L}/u.test(part) ? ` ${part}` : part);
