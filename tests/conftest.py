@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from normistral.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID, save_tokenizer, train_tokenizer
+
+# What a shell starts in the background ignores Ctrl-C, and so would every command that tests start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_TEXTS = (
     "En søt lundefugl flyr over de vakre norske fjorder. Oslo er hovedstaden i Norge.\n",
