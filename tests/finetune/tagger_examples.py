@@ -1,4 +1,4 @@
-"""Examples of a tagger that can only be right by looking ahead."""
+"""Examples of a tagger that can only be right by looking ahead; settings for it and for other tasks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any
 from normistral.finetune import FinetuneSettings
 
 WORDS = ("Oslo", "kaffe", "jente", "fjorder", "norske", "skule")
+
+
+class Killed(BaseException):
+    """What a kill is in a test."""
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
@@ -42,3 +46,17 @@ def tagger_settings(model: Path, folder: Path, **changes: Any) -> FinetuneSettin
         "dtype": "float32",
     }
     return FinetuneSettings(**(settings | changes))
+
+
+def settings_for(task: str, model: Path, folder: Path, **changes: Any) -> FinetuneSettings:
+    given: dict[str, Any] = {
+        "model": str(model),
+        "task": task,
+        "data": folder / "train.jsonl",
+        "dev_share": 0.2,
+        "out": folder / "out",
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "dtype": "float32",
+    }
+    return FinetuneSettings(**(given | changes))

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tagger_examples import tagger_settings, write_jsonl
+from tagger_examples import settings_for, write_jsonl
 
 from normistral.cli.main import main
 from normistral.errors import UserError
-from normistral.finetune import FinetuneSettings, finetune, load_finetuned, predict_file, predict_texts
+from normistral.finetune import finetune, load_finetuned, predict_file, predict_texts
 from normistral.inference import embed, load
 
 
@@ -25,20 +24,6 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
-
-
-def settings_for(task: str, model: Path, folder: Path, **changes: Any) -> FinetuneSettings:
-    given: dict[str, Any] = {
-        "model": str(model),
-        "task": task,
-        "data": folder / "train.jsonl",
-        "dev_share": 0.2,
-        "out": folder / "out",
-        "batch_size": 8,
-        "learning_rate": 2e-3,
-        "dtype": "float32",
-    }
-    return FinetuneSettings(**(given | changes))
 
 
 def test_the_command_tells_what_it_does_and_predict_uses_the_result(
@@ -64,6 +49,11 @@ def test_the_command_tells_what_it_does_and_predict_uses_the_result(
     assert result["metrics"]["test"]["macro_f1"] > 0.9
     assert run(monkeypatch, *arguments) == 0
     assert "is done already" in capsys.readouterr().out
+    (other := tmp_path / "other.jsonl").write_text(data.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    assert run(monkeypatch, *arguments[:-1], other, "--json") == 0  # it is measured, not trained anew
+    said = capsys.readouterr().out
+    assert f"measuring it on {other}" in said
+    assert json.loads(said.splitlines()[-1])["metrics"]["dev"] == result["metrics"]["dev"]
     assert run(monkeypatch, *arguments, "--seed", 1) == 2
     assert "holds a fine-tuning with other settings" in capsys.readouterr().err
 
@@ -139,50 +129,6 @@ def test_more_text_is_learned_causally_and_lora_keeps_it_so(tiny_model_folder: P
     assert generate(load(tmp_path / "out"), "Engelsk: coffee\n", max_new_tokens=12).text.strip() == "kaffe"
     with pytest.raises(UserError, match="use normistral generate"):
         predict_file(load_finetuned(tmp_path / "out"), tmp_path / "train.jsonl")
-
-
-class Killed(BaseException):
-    """What a kill is in a test."""
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_killed_run_goes_on_to_the_same_weights(
-    ahead: Path, tiny_model_folder: Path, tmp_path: Path, method: str
-) -> None:
-    changes: dict[str, Any] = {"method": method, "max_steps": 9, "measure_every": 3, "batch_size": 16}
-    whole = tagger_settings(tiny_model_folder, ahead, out=tmp_path / "whole", **changes)
-    finetune(whole, say=lambda _: None)
-    said: list[str] = []
-
-    def killed_at_the_second_measurement(line: str) -> None:
-        said.append(line)
-        if line.startswith("step 6"):
-            raise Killed
-
-    broken = tagger_settings(tiny_model_folder, ahead, out=tmp_path / "broken", **changes)
-    with pytest.raises(Killed):
-        finetune(broken, say=killed_at_the_second_measurement)
-    assert not (tmp_path / "broken").exists()
-    (half := tmp_path / "broken.training" / "checkpoint-6").mkdir()  # killed while writing
-    (half / "model.safetensors").write_bytes(b"half")
-    finetune(broken, say=said.append)
-    assert any(line.startswith("going on from the checkpoints") for line in said)
-    expected = load_file(tmp_path / "whole" / "model.safetensors")
-    found = load_file(tmp_path / "broken" / "model.safetensors")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert not (tmp_path / "broken.training").exists()
-
-
-def test_training_stops_when_the_dev_examples_no_longer_gain_and_keeps_the_best(
-    ahead: Path, tiny_model_folder: Path, tmp_path: Path
-) -> None:
-    settings = tagger_settings(
-        tiny_model_folder, ahead, out=tmp_path / "out", learning_rate=1e-9, warmup_share=0.0,
-        measure_every=1, patience=2, max_steps=20,
-    )  # fmt: skip
-    record = finetune(settings, say=lambda _: None)
-    assert (record["steps"], record["best_step"]) == (3, 1)
-    assert record["metrics"]["dev"] == pytest.approx(record["dev_before_saving"])
 
 
 def test_a_tagger_writes_conllu_for_files_and_for_plain_text(full_tagger: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from normistral.errors import UserError
 from normistral.finetune.answering import Answering
 from normistral.finetune.classification import Classification
 from normistral.finetune.conllu import read_conllu, with_column
-from normistral.finetune.records import read_records
+from normistral.finetune.records import Record, read_records
 from normistral.finetune.similarity import Similarity
 from normistral.finetune.tagging import Tagging
 
@@ -46,6 +48,27 @@ def test_one_set_of_examples_reads_the_same_from_each_format(tmp_path: Path, nam
             ("god dag", "1"),
             ("ha det", "nei"),
         ]
+
+
+def test_a_quote_in_tsv_is_a_character(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\n"Nei\tb\nHan sa "ja\tc\n', encoding="utf-8")
+    records = read_records(path, {})
+    assert [record.values for record in records] == [
+        {"text": '"Nei', "label": "b"},
+        {"text": 'Han sa "ja', "label": "c"},
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_field_may_be_a_chapter(tmp_path: Path, name: str) -> None:
+    path, before = tmp_path / name, csv.field_size_limit()
+    separator = "," if name == "a.csv" else "\t"
+    chapter = "kaffe " * 30_000
+    path.write_text(f"text{separator}label\n{chapter}{separator}b\n", encoding="utf-8")
+    (record,) = read_records(path, {})
+    assert record.text("text") == chapter
+    assert csv.field_size_limit() == before
 
 
 def test_fields_may_have_names_of_their_own(tmp_path: Path) -> None:
@@ -92,6 +115,30 @@ def test_conllu_gives_words_spaces_and_any_column() -> None:
     assert sentence.spaces == (True, True, True, False, True)
     assert sentence.columns["upos"] == ("PRON", "PRON", "PART", "NOUN", None)
     assert sentence.columns["misc:name"] == (None, "O", None, "B-X", None)
+
+
+def test_the_space_after_a_range_is_told_by_its_own_line() -> None:
+    (sentence,) = read_conllu(
+        io.StringIO(CONLLU.replace("du's" + "\t_" * 8, "du's" + "\t_" * 7 + "\tSpaceAfter=No")), "x"
+    )
+    assert sentence.spaces == (True, True, False, False, True)
+
+
+def test_a_sentence_without_a_key_that_others_have_has_no_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.conllu"
+    path.write_text(CONLLU + "1\tHei\thei\tINTJ" + "\t_" * 6 + "\n", encoding="utf-8")
+    examples = [Tagging().example(record, True) for record in read_records(path, {"labels": "misc:name"})]
+    assert examples[0].labels == (None, "O", None, "B-X", None)
+    assert examples[1].labels == (None,)
+    with pytest.raises(UserError, match="there is no field misc:other"):
+        Tagging().example(read_records(path, {"labels": "misc:other"})[0], True)
+
+
+def test_words_of_plain_text_are_whole_whatever_its_unicode_form() -> None:
+    text = "Blåbærsyltetøy på Ålesund"
+    for form in ("NFC", "NFD"):
+        record = Record("x", {"text": unicodedata.normalize(form, text)}, {})
+        assert Tagging().example(record, False).words == tuple(text.split())
 
 
 def test_a_replaced_column_leaves_everything_else_as_it_was() -> None:

@@ -176,14 +176,42 @@ def test_of_a_prompt_with_completion_only_the_completion_is_learned(encoder: Enc
     made = Continuation().features([Passage("x", "Engelsk: coffee\n", "kaffe")], encoder)
     (row,) = made.rows
     assert encoder.tokenizer.decode(row.ids[row.target :]) == "kaffe</s>"
-    assert encoder.tokenizer.decode(row.ids[row.target : row.extra]) == "kaffe"
+    behind, counted = row.extra
+    assert encoder.tokenizer.decode(row.ids[row.target : behind]) == "kaffe"
+    assert counted == len("kaffe")
 
 
 def test_a_long_text_is_learned_whole(encoder: Encoder) -> None:
     text = "Jeg liker kaffe. " * 40
     made = Continuation().features([Passage("x", "", text)], encoder)
-    learned = [number for row in made.rows for number in row.ids[row.target : row.extra]]
+    learned = [number for row in made.rows for number in row.ids[row.target : row.extra[0]]]
     assert encoder.tokenizer.decode(learned) == text
+    assert sum(row.extra[1] for row in made.rows) == len(text.encode())
+
+
+def test_bits_per_byte_count_the_bytes_of_what_was_kept(encoder: Encoder) -> None:
+    example = Passage("x", "Engelsk: coffee\n", "Hun så på Ålesund. " * 40)
+    made = Continuation().features([example], encoder)
+    (row,) = made.rows
+    assert made.cut == 1
+    kept = encoder.tokenizer.decode(row.ids[row.target : row.extra[0]])
+    assert example.text.startswith(kept)
+    assert row.extra[1] == len(kept.encode()) < len(example.text.encode())
+
+    class Knowing:
+        """Gives every token one bit."""
+
+        device = torch.device("cpu")
+
+        def __call__(self, input_ids: torch.Tensor, **_: object) -> object:
+            return type("Said", (), {"logits": torch.zeros(*input_ids.shape, 2)})
+
+    bits = Knowing()
+    row = Feature([0] * row.length, 0, row.target, row.extra)
+    answers = Continuation().answers([example], [row], Continuation().outputs(bits, [row], encoder))
+    share = (row.length - row.target) / len(kept.encode())
+    assert Continuation().measure([example], answers)["bits_per_byte"] == pytest.approx(share)
+    assert Continuation().told(example, answers[0])["bits_per_byte"] == pytest.approx(share, abs=1e-6)
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused(encoder: Encoder) -> None:

@@ -7,30 +7,38 @@ the computation. The attention mode is set in the config that the model is built
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from normistral.errors import UserError
 from normistral.finetune.settings import FinetuneSettings
 from normistral.finetune.tasks import AnyTask
+from normistral.inference.load import HUB_PREFIX
 from normistral.inference.quantise import require_packages
 from normistral.weights import check_architecture, read_config, tensor_names
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What LoRA changes. (PEFT's "all-linear" takes the head too, which is trained in full, and fails.)"""
+DECODER = "model."
+"""What stands before the names of a stored decoder's tensors."""
 
 
 def base_folder(model: str) -> Path:
-    """The folder of a base model, fetched first where a hub id was given.
+    """The folder of a base model, fetched first where a hub id was given (`hub:ORG/NAME`, or `ORG/NAME` where
+    there is no such folder).
 
     Raises:
         UserError: if it is no folder that can be trained from.
     """
     folder = Path(model)
-    if not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/")):
+    if model.startswith(HUB_PREFIX):
+        folder = _fetched(model.removeprefix(HUB_PREFIX))
+    elif not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/")):
         folder = _fetched(model)
     hint = f"; did you mean {folder / 'model'}?" if (folder / "model" / "config.json").is_file() else ""
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -86,6 +94,18 @@ def task_config(folder: Path, task: AnyTask, attention: str, pad_id: int) -> Any
     return config
 
 
+def decoder_prefix(config: Any, task: AnyTask) -> str:
+    """What stands before the names of the decoder's tensors in the library's class for a task: `model.`, as
+    in the base, but for question answering by Llama, which calls it `transformer.`
+
+    Args:
+        config: of the model.
+        task: of any labels.
+    """
+    kind = type(config).__name__.removesuffix("Config")
+    return f"{getattr(transformers, kind + task.architecture).base_model_prefix}."
+
+
 def load_for_training(
     folder: Path, config: Any, task: AnyTask, settings: FinetuneSettings, dtype: torch.dtype
 ) -> Any:
@@ -106,6 +126,9 @@ def load_for_training(
     if settings.method == "lora-4bit":
         options["quantization_config"] = four_bits(task)
         options["device_map"] = {"": device}
+    prefix = decoder_prefix(config, task)
+    if prefix != DECODER:
+        options["key_mapping"] = {f"^{re.escape(DECODER)}": prefix}
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         model, report = task.auto_class.from_pretrained(
@@ -122,6 +145,8 @@ def load_for_training(
             raise UserError(
                 f"model {folder} lacks {len(missing)} tensors, the first is {missing[0]}; get it anew"
             )
+        if prefix != DECODER:
+            del model._weight_conversions  # else checkpoints have the base's names, which are not read again
         if settings.method == "lora-4bit":
             keep_differentiable(model)
         if settings.method != "full":

@@ -107,6 +107,10 @@ class Classification:
         """The probabilities."""
         return outputs
 
+    def unmeasurable(self, examples: Sequence[LabelledText]) -> str | None:
+        """Nothing."""
+        return None
+
     def measure(self, examples: Sequence[LabelledText], answers: list[Any]) -> dict[str, float]:
         """Accuracy and macro-F1 over the labels that occur or are predicted."""
         from sklearn.metrics import accuracy_score, f1_score

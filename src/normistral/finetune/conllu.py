@@ -1,7 +1,7 @@
 """CoNLL-U (https://universaldependencies.org/format.html): sentences of words with columns, and back.
 
 Words are the syntactic words; the surface tokens of a range (`3-4`) and empty nodes (`3.1`) are passed over
-when reading and kept when writing.
+when reading and kept when writing. Whether white space follows a range is told by its own line.
 """
 
 from __future__ import annotations
@@ -95,11 +95,16 @@ def _check(line: str, where: str) -> None:
 
 
 def _sentence(lines: list[str], where: str) -> Iterator[Sentence]:
-    rows = [line.split("\t") for line in lines if not line.startswith("#")]
-    rows = [row for row in rows if WORD_ID.fullmatch(row[0])]
+    every = [line.split("\t") for line in lines if not line.startswith("#")]
+    rows = [row for row in every if WORD_ID.fullmatch(row[0])]
     if not rows:
         return  # comments alone
-    misc = [dict(part.partition("=")[::2] for part in row[MISC].split("|")) for row in rows]
+    misc = [_keys(row[MISC]) for row in rows]
+    last_of_joined_ranges = {
+        row[0].partition("-")[2]
+        for row in every
+        if "-" in row[0] and _keys(row[MISC]).get("SpaceAfter") == "No"
+    }
     columns: dict[str, tuple[str | None, ...]] = {
         name: tuple(None if row[at] == NO_VALUE else row[at] for row in rows)
         for at, name in enumerate(COLUMNS)
@@ -111,9 +116,16 @@ def _sentence(lines: list[str], where: str) -> Iterator[Sentence]:
         where,
         tuple(lines),
         tuple(row[FORM] for row in rows),
-        tuple(keys.get("SpaceAfter") != "No" for keys in misc),
+        tuple(
+            keys.get("SpaceAfter") != "No" and row[0] not in last_of_joined_ranges
+            for row, keys in zip(rows, misc, strict=True)
+        ),
         columns,
     )
+
+
+def _keys(misc: str) -> dict[str, str]:
+    return {key: value for key, _, value in (part.partition("=") for part in misc.split("|"))}
 
 
 def _with_key(misc: str, key: str, value: str) -> str:

@@ -16,6 +16,7 @@ from normistral.finetune.measure import answers_of
 from normistral.finetune.quiet import quiet_library
 from normistral.finetune.records import Record, read_records
 from normistral.finetune.tagging import Tagging, conllu_text
+from normistral.finetune.task import check_measurable
 from normistral.records import whole_file
 
 CONLLU = ".conllu"
@@ -98,6 +99,8 @@ def _predict(
     if task.name == "causal" and not measure:
         raise UserError("this model was fine-tuned to write: use normistral generate FOLDER PROMPT")
     examples = [task.example(record, answered=measure) for record in records]
+    if measure:
+        check_measurable(task, examples, "the examples", "give others, or leave --measure out")
     with quiet_library():  # it warns of long texts, which are cut here
         features = task.features(examples, finetuned.encoder)
     answers = answers_of(

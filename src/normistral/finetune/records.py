@@ -39,6 +39,9 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Our name of a field, and what files usually call it."""
 
+LONGEST_FIELD = 2**26
+"""Characters of a CSV or TSV field at most (Python's own limit, 131,072, is less than a chapter): long texts
+fit, and a quote that is never closed is found before it has swallowed the memory."""
 FORMATS = ".jsonl, .csv, .tsv or .conllu"
 
 
@@ -132,7 +135,8 @@ def read_records(path: Path, names: Mapping[str, str], plain_text: bool = False)
     """Read a file of examples.
 
     Args:
-        path: `.jsonl`, `.csv`, `.tsv` (both with a header line) or `.conllu`, also with `.gz` or `.zst`.
+        path: `.jsonl`, `.csv`, `.tsv` (both with a header line; the latter without quoting) or `.conllu`,
+            also with `.gz` or `.zst`.
         names: what the file calls our fields, where it is none of the usual names.
         plain_text: whether `.txt`, one text a line, may be read too.
 
@@ -180,8 +184,17 @@ def _jsonl(file: IO[str], path: Path) -> _Read:
         yield where, values, ()
 
 
-def _csv(file: IO[str], path: Path, delimiter: str = ",") -> _Read:
-    rows = csv.reader(file, delimiter=delimiter, quotechar='"', strict=True)
+def _csv(file: IO[str], path: Path) -> _Read:
+    return _table(csv.reader(file, strict=True), path)
+
+
+def _tsv(file: IO[str], path: Path) -> _Read:
+    """A quote is a character like any other: the format has no quoting, and corpora have many quotes."""
+    return _table(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), path)
+
+
+def _table(rows: Any, path: Path) -> _Read:
+    limit_before = csv.field_size_limit(LONGEST_FIELD)
     try:
         header = next(rows, None)
         if header is None:
@@ -198,10 +211,8 @@ def _csv(file: IO[str], path: Path, delimiter: str = ",") -> _Read:
             yield where, dict(zip(header, row, strict=True)), ()
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: {error}") from error
-
-
-def _tsv(file: IO[str], path: Path) -> _Read:
-    return _csv(file, path, "\t")
+    finally:
+        csv.field_size_limit(limit_before)  # it is the whole process's
 
 
 def _txt(file: IO[str], path: Path) -> _Read:
@@ -211,8 +222,12 @@ def _txt(file: IO[str], path: Path) -> _Read:
 
 
 def _conllu(file: IO[str], path: Path) -> _Read:
-    for sentence in read_conllu(file, str(path)):
-        values = {"words": sentence.words, "spaces": sentence.spaces, **sentence.columns}
+    sentences = list(read_conllu(file, str(path)))
+    names = dict.fromkeys(name for sentence in sentences for name in sentence.columns)
+    for sentence in sentences:
+        lacking = (None,) * len(sentence.words)  # a key of MISC that only other sentences have
+        columns = {name: sentence.columns.get(name, lacking) for name in names}
+        values = {"words": sentence.words, "spaces": sentence.spaces, **columns}
         yield sentence.where, values, sentence.lines
 
 

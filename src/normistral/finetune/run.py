@@ -1,18 +1,19 @@
 """Fine-tune from settings to a checked folder: the order of things.
 
-read ─► rows ─► base with head, direction checked ─► train (resumes) ─► save ─► reload as a user would,
-direction checked, measured on dev and test ─► finetune.json says that it is done
+read, checked that it can be measured ─► rows ─► base with head, direction checked ─► train (resumes) ─► save
+─► reload as a user would, direction checked, measured on dev and test ─► finetune.json says that it is done
+
+What is done already is only measured again, where other examples to test on are given.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ import transformers
 from normistral.errors import UserError
 from normistral.finetune.base import base_folder, load_for_training, load_tokenizer_of, pad_id_of, task_config
 from normistral.finetune.direction import check_direction
+from normistral.finetune.earlier import check_out, fingerprint_of, finished, prepare_work, remove_work
 from normistral.finetune.encoder import Encoder
 from normistral.finetune.finetuned import load_finetuned
 from normistral.finetune.measure import answers_of
@@ -28,13 +30,12 @@ from normistral.finetune.quiet import quiet_library
 from normistral.finetune.records import read_records
 from normistral.finetune.save import RECORD_FILE, save_finetuned
 from normistral.finetune.settings import FinetuneSettings
-from normistral.finetune.task import Features
+from normistral.finetune.task import Features, check_measurable
 from normistral.finetune.tasks import AnyTask, new_task
 from normistral.finetune.train import train
 from normistral.recipe import RuntimeSettings
 from normistral.records import (
     peak_memory_bytes,
-    read_json,
     release_memory,
     restart_peak,
     sha256_of_file,
@@ -88,14 +89,21 @@ def _finetune(settings: FinetuneSettings, say: Say, redo: bool) -> dict[str, Any
     started = time.monotonic()
     restart_peak()
     task = new_task(settings)
+    check_out(settings.out)
     base = base_folder(settings.model)
     tokenizer = load_tokenizer_of(base)
     encoder = Encoder(tokenizer, _max_length(settings, base), pad_id_of(tokenizer))
 
     task, examples = _read(settings, task, say)
-    fingerprint = _fingerprint(settings, base)
-    done = _earlier(settings.out, fingerprint, redo, say)
+    fingerprint = fingerprint_of(settings, base)
+    work = settings.out.with_name(settings.out.name + WORK_SUFFIX)
+    done = finished(settings.out, fingerprint, redo)
     if done:
+        say(f"{settings.out} is done already")
+        remove_work(work, fingerprint)  # left where a kill came after the record was written
+        if settings.test and done["test_file"] != sha256_of_file(settings.test):
+            done = _tested_anew(done, task, examples["test"], encoder, settings, say)
+        _tell_result(done, say)
         return done
     parts = {name: _Part(held, task.features(held, encoder)) for name, held in examples.items()}
     _tell_lengths(parts, encoder.max_length, say)
@@ -111,13 +119,10 @@ def _finetune(settings: FinetuneSettings, say: Say, redo: bool) -> dict[str, Any
     )
 
     def measure(measured: Any, part: str) -> dict[str, float]:
-        held = parts[part]
-        rows = held.features.rows
-        answers = answers_of(measured, task, held.examples, rows, encoder, settings.batch_size, dtype)
-        return task.measure(held.examples, answers)
+        return _metrics(measured, task, parts[part], encoder, settings, dtype)
 
-    work = settings.out.with_name(settings.out.name + WORK_SUFFIX)
-    _prepare_work(work, fingerprint, redo, say)
+    if prepare_work(work, fingerprint, redo):
+        say(f"going on from the checkpoints in {work}")
     measure_dev = (lambda measured: measure(measured, "dev")) if "dev" in parts else None
     rows = parts["train"].features.rows
     trained = train(model, task, rows, encoder, measure_dev, settings, dtype, work, say)
@@ -133,6 +138,7 @@ def _finetune(settings: FinetuneSettings, say: Say, redo: bool) -> dict[str, Any
         "base_config": sha256_of_json(read_config(base)),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "examples": {name: len(part.examples) for name, part in parts.items()},
+        "test_file": sha256_of_file(settings.test) if settings.test else None,
         "steps": trained.steps,
         "epochs": round(trained.epochs, 3),
         "best_step": trained.best_step,
@@ -142,10 +148,9 @@ def _finetune(settings: FinetuneSettings, say: Say, redo: bool) -> dict[str, Any
     del model
     release_memory()
 
-    quantize = "4bit" if settings.method == "lora-4bit" else None
-    saved = load_finetuned(settings.out, quantize=quantize, device=settings.device)  # type: ignore[arg-type]
-    metrics = {part: measure(saved.model, part) for part in ("dev", "test") if part in parts}
-    leak = check_direction(saved.model, settings.resolved_attention, "the saved model")
+    saved = _saved_model(settings)
+    metrics = {part: measure(saved, part) for part in ("dev", "test") if part in parts}
+    leak = check_direction(saved, settings.resolved_attention, "the saved model")
     if before and abs(metrics["dev"][task.metric] - before[task.metric]) > NOTICEABLE:
         say(
             f"saving changed {task.metric} on the dev examples from {before[task.metric]:.4f} to "
@@ -155,15 +160,62 @@ def _finetune(settings: FinetuneSettings, say: Say, redo: bool) -> dict[str, Any
     record |= {
         "metrics": metrics,
         "dev_before_saving": before,
-        "measured_in": quantize or "as saved",
+        "measured_in": _measuring_precision(settings) or "as saved",
         "leak": leak,
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_bytes": peak,
         "checked": True,
     }
     write_json(settings.out / RECORD_FILE, record)
-    shutil.rmtree(work, ignore_errors=True)
+    remove_work(work)
     _tell_result(record, say)
+    return record
+
+
+def _metrics(
+    model: Any,
+    task: AnyTask,
+    part: _Part,
+    encoder: Encoder,
+    settings: FinetuneSettings,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    rows = part.features.rows
+    answers = answers_of(model, task, part.examples, rows, encoder, settings.batch_size, dtype)
+    return task.measure(part.examples, answers)
+
+
+def _measuring_precision(settings: FinetuneSettings) -> Literal["4bit"] | None:
+    """What the saved folder is measured in: as it was trained."""
+    return "4bit" if settings.method == "lora-4bit" else None
+
+
+def _saved_model(settings: FinetuneSettings) -> Any:
+    quantize = _measuring_precision(settings)
+    return load_finetuned(settings.out, quantize=quantize, device=settings.device).model
+
+
+def _tested_anew(
+    record: dict[str, Any],
+    task: AnyTask,
+    examples: Sequence[Any],
+    encoder: Encoder,
+    settings: FinetuneSettings,
+    say: Say,
+) -> dict[str, Any]:
+    """The record of a finished folder, with its metrics on other examples to test on."""
+    assert settings.test
+    part = _Part(examples, task.features(examples, encoder))
+    _tell_lengths({"test": part}, encoder.max_length, say)
+    say(f"measuring it on {settings.test}")
+    metrics = _metrics(_saved_model(settings), task, part, encoder, settings, _compute_dtype(settings))
+    record |= {
+        "settings": record["settings"] | {"test": str(settings.test)},
+        "examples": record["examples"] | {"test": len(examples)},
+        "test_file": sha256_of_file(settings.test),
+        "metrics": record["metrics"] | {"test": metrics},
+    }
+    write_json(settings.out / RECORD_FILE, record)
     return record
 
 
@@ -194,6 +246,7 @@ def _read(settings: FinetuneSettings, task: AnyTask, say: Say) -> tuple[AnyTask,
         say(f"{len(examples['dev']):,} of the training examples are held out as dev examples")
     if settings.test:
         examples["test"] = read(settings.test)
+    _check_measurable(settings, task, examples)
     say(", ".join(f"{len(held):,} {name} examples" for name, held in examples.items()))
     if task.labels:
         counts = Counter(
@@ -203,6 +256,21 @@ def _read(settings: FinetuneSettings, task: AnyTask, say: Say) -> tuple[AnyTask,
         )
         say("labels: " + ", ".join(f"{label} {counts[label]:,}" for label in task.labels))
     return task, examples
+
+
+def _check_measurable(settings: FinetuneSettings, task: AnyTask, examples: dict[str, list[Any]]) -> None:
+    """Find now what training would end with."""
+    for name, held in examples.items():
+        given = {"dev": settings.dev, "test": settings.test}.get(name)
+        if given:
+            check_measurable(task, held, f"--{name} {given}", "give other examples")
+        elif name == "dev":
+            check_measurable(
+                task,
+                held,
+                f"the {len(held)} dev examples held out of {settings.data}",
+                "give --dev FILE, a higher --dev-share, or --dev-share 0 to train without",
+            )
 
 
 def _held_out(examples: list[Any], settings: FinetuneSettings) -> tuple[list[Any], list[Any]]:
@@ -215,57 +283,6 @@ def _held_out(examples: list[Any], settings: FinetuneSettings) -> tuple[list[Any
     order = np.random.default_rng((settings.seed, len(examples))).permutation(len(examples))
     dev = set(order[:count].tolist())
     return [e for at, e in enumerate(examples) if at not in dev], [examples[at] for at in sorted(dev)]
-
-
-def _fingerprint(settings: FinetuneSettings, base: Path) -> str:
-    """Of everything that the result depends on."""
-    chosen = settings.model_dump(mode="json", exclude={"out", "device", "model", "data", "dev", "test"})
-    files = {name: getattr(settings, name) for name in ("data", "dev", "test")}
-    return sha256_of_json(
-        {
-            "settings": chosen,
-            "files": {name: sha256_of_file(path) for name, path in files.items() if path},
-            "base": str(base.resolve()),
-            "config": read_config(base),
-            "weights": {file.name: file.stat().st_size for file in sorted(base.glob("*.safetensors"))},
-        }
-    )
-
-
-def _earlier(out: Path, fingerprint: str, redo: bool, say: Say) -> dict[str, Any] | None:
-    """The record of the same fine-tuning, if it is done already."""
-    if out.is_dir() and any(out.iterdir()) and not (out / RECORD_FILE).is_file():
-        raise UserError(f"--out {out} holds other things and is not replaced; give a new folder")
-    if redo or not (out / RECORD_FILE).is_file():
-        return None
-    record: dict[str, Any] = read_json(out / RECORD_FILE)
-    if record["fingerprint"] != fingerprint:
-        raise UserError(
-            f"--out {out} holds a fine-tuning with other settings or examples; give another folder, or --redo"
-        )
-    if not record["checked"]:
-        return None
-    say(f"{out} is done already")
-    _tell_result(record, say)
-    return record
-
-
-def _prepare_work(work: Path, fingerprint: str, redo: bool, say: Say) -> None:
-    """Keep the checkpoints of the same fine-tuning; refuse those of another."""
-    started = work / "started.json"
-    if redo:
-        shutil.rmtree(work, ignore_errors=True)
-    if started.is_file():
-        if read_json(started)["fingerprint"] != fingerprint:
-            raise UserError(
-                f"{work} holds checkpoints of a fine-tuning with other settings or examples; give another "
-                "--out, or --redo"
-            )
-        say(f"going on from the checkpoints in {work}")
-        return
-    if work.exists():
-        raise UserError(f"{work}, where checkpoints are to lie, holds other things; give another --out")
-    write_json(started, {"fingerprint": fingerprint})
 
 
 def _compute_dtype(settings: FinetuneSettings) -> torch.dtype:

@@ -11,7 +11,9 @@ and memory holds a shard. `is_causal`, labels and padding stand in its config.js
 
 An adapter's config can hold neither attention mode nor labels: `AutoPeftModelFor*` takes them from the base
 that it names. So it names a base folder of its own, which lies beside it; when that is moved, loading fails
-instead of going wrong silently.
+instead of going wrong silently. Where the task's class calls the decoder otherwise than the base does
+(question answering by Llama: `transformer.` for `model.`), that folder has a copy with those names instead of
+links.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normistral.finetune.base import DECODER, decoder_prefix
 from normistral.finetune.settings import FinetuneSettings
 from normistral.finetune.tasks import AnyTask
 from normistral.records import write_json
 from normistral.weights import StoredTensors, copy_files, read_config, tensor_names, write_model_folder
+from normistral.weights.model_folder import write_config
 
 RECORD_FILE = "finetune.json"
 ADAPTER, ADAPTER_BASE = "adapter", "base"
-DECODER = "model."
 LM_HEAD = "lm_head.weight"
 WRAPPED = "base_model.model."
 """What PEFT puts before a tensor's name."""
@@ -82,10 +85,11 @@ def save_finetuned(
         dtype_name = str(stored.get("dtype") or stored.get("torch_dtype") or "float32")
     dtype = getattr(torch, dtype_name)
     written = _config(stored, config, task, dtype_name)
+    prefix = decoder_prefix(config, task)
     if settings.method == "full":
-        tensors = _trained_tensors(model, task, base)
+        tensors = _trained_tensors(model, task, base, prefix)
     else:
-        tensors = _merged_tensors(model, base, task)
+        tensors = _merged_tensors(model, base, task, prefix)
 
     def add_files(folder: Path) -> None:
         copy_files(base, folder)
@@ -94,7 +98,7 @@ def save_finetuned(
         if task.name == "sentence-similarity":
             _add_pooling(folder, int(written["hidden_size"]), max_length)
         if settings.method != "full":
-            _add_adapter(model, base, folder / ADAPTER, output.resolve() / ADAPTER, written)
+            _add_adapter(model, base, folder / ADAPTER, output.resolve() / ADAPTER, written, prefix)
 
     write_model_folder(
         output, written, ((name, tensor.to(dtype)) for name, tensor in tensors), add_files=add_files
@@ -119,16 +123,16 @@ def _config(stored: dict[str, Any], config: Any, task: AnyTask, dtype: str) -> d
     return written
 
 
-def _trained_tensors(model: Any, task: AnyTask, base: Path) -> Iterator[tuple[str, Tensor]]:
-    prefix = "" if any(name.startswith(DECODER) for name in model.state_dict()) else DECODER
+def _trained_tensors(model: Any, task: AnyTask, base: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    added = "" if any(name.startswith(prefix) for name in model.state_dict()) else prefix
     for name, tensor in model.state_dict().items():
-        yield prefix + name, tensor.detach().cpu()
+        yield added + name, tensor.detach().cpu()
     if task.name == "sentence-similarity" and LM_HEAD in tensor_names(base):
         with StoredTensors(base) as stored:  # so that the folder still loads as what its class says
             yield LM_HEAD, stored.read(LM_HEAD)
 
 
-def _merged_tensors(model: Any, base: Path, task: AnyTask) -> Iterator[tuple[str, Tensor]]:
+def _merged_tensors(model: Any, base: Path, task: AnyTask, prefix: str) -> Iterator[tuple[str, Tensor]]:
     from peft import get_peft_model_state_dict
 
     adapter = model.peft_config["default"]
@@ -139,7 +143,7 @@ def _merged_tensors(model: Any, base: Path, task: AnyTask) -> Iterator[tuple[str
         name = name.removeprefix(WRAPPED)
         found = LORA_TENSOR.fullmatch(name)
         if found:
-            target = found[1] if found[1].startswith(DECODER) else DECODER + found[1]
+            target = DECODER + found[1].removeprefix(prefix)
             factors.setdefault(f"{target}.weight", {})[found[2]] = tensor.float().cpu()
         else:
             head[name] = tensor.detach().cpu()
@@ -149,9 +153,15 @@ def _merged_tensors(model: Any, base: Path, task: AnyTask) -> Iterator[tuple[str
                 continue
             tensor = stored.read(name)
             pair = factors.pop(name, None)
-            yield name, tensor if pair is None else tensor.float() + scale * (pair["B"] @ pair["A"])
+            merged = tensor if pair is None else tensor.float() + scale * (pair["B"] @ pair["A"])
+            yield _renamed(name, prefix), merged
     assert not factors, f"LoRA changed {next(iter(factors))}, which the base does not have"
     yield from head.items()
+
+
+def _renamed(name: str, prefix: str) -> str:
+    """The name of a tensor of the base in the task's class."""
+    return prefix + name.removeprefix(DECODER) if name.startswith(DECODER) else name
 
 
 def _pad_on_the_right(folder: Path, task: AnyTask) -> None:
@@ -174,7 +184,9 @@ def _add_pooling(folder: Path, width: int, max_length: int) -> None:
     )
 
 
-def _add_adapter(model: Any, base: Path, folder: Path, final: Path, config: dict[str, Any]) -> None:
+def _add_adapter(
+    model: Any, base: Path, folder: Path, final: Path, config: dict[str, Any], prefix: str
+) -> None:
     adapter = model.peft_config["default"]
     named_before = adapter.base_model_name_or_path
     adapter.base_model_name_or_path = str(final / ADAPTER_BASE)
@@ -185,9 +197,15 @@ def _add_adapter(model: Any, base: Path, folder: Path, final: Path, config: dict
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's template, with nothing filled in
     copy_files(base, folder)
     own = folder / ADAPTER_BASE
-    own.mkdir()
     stored_dtype = read_config(base).get("dtype") or read_config(base).get("torch_dtype")
-    write_json(own / "config.json", config | {"dtype": stored_dtype or "float32"})
-    for file in {*tensor_names(base).values(), *base.glob("model.safetensors.index.json")}:
-        (own / file.name).symlink_to(file.resolve())
+    own_config = config | {"dtype": stored_dtype or "float32"}
+    if prefix == DECODER:
+        own.mkdir()
+        write_config(own, own_config)
+        for file in {*tensor_names(base).values(), *base.glob("model.safetensors.index.json")}:
+            (own / file.name).symlink_to(file.resolve())
+    else:
+        with StoredTensors(base) as stored:
+            copied = ((_renamed(name, prefix), stored.read(name)) for name in stored.files if name != LM_HEAD)
+            write_model_folder(own, own_config, copied)
     copy_files(base, own)

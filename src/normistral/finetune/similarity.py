@@ -113,13 +113,17 @@ class Similarity:
         """The cosines."""
         return outputs
 
+    def unmeasurable(self, examples: Sequence[Pair]) -> str | None:
+        """Scores that are all the same."""
+        if len({example.score for example in examples}) < 2:
+            return "all its pairs have the same score, and a correlation needs different ones"
+        return None
+
     def measure(self, examples: Sequence[Pair], answers: list[Any]) -> dict[str, float]:
         """Correlations; 0 where all cosines are equal."""
         from scipy.stats import pearsonr, spearmanr
 
         scores = [example.score for example in examples]
-        if len(set(scores)) < 2:
-            raise UserError("all pairs to measure on have the same score; a correlation needs different ones")
         if len(set(answers)) < 2:
             return {"spearman": 0.0, "pearson": 0.0}
         return {

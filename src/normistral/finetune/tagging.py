@@ -11,6 +11,7 @@ Shapes: B rows, T positions, L labels, W words.
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -169,6 +170,12 @@ class Tagging:
             parts[row.example].append(output_WL)
         return [torch.cat(part) for part in parts]
 
+    def unmeasurable(self, examples: Sequence[TaggedSentence]) -> str | None:
+        """Words of which none has a label."""
+        if all(label is None for example in examples for label in example.labels):
+            return "none of its words has a label"
+        return None
+
     def measure(self, examples: Sequence[TaggedSentence], answers: list[Any]) -> dict[str, float]:
         """Accuracy and macro-F1 of words, and F1 of names for BIO labels."""
         from sklearn.metrics import accuracy_score, f1_score
@@ -181,8 +188,6 @@ class Tagging:
             truth.append([a for a, _ in pairs])
             found.append([b for _, b in pairs])
         flat_truth, flat_found = list(chain(*truth)), list(chain(*found))
-        if not flat_truth:
-            raise UserError("no word of these examples has a label; there is nothing to measure")
         metrics = {
             "accuracy": float(accuracy_score(flat_truth, flat_found)),
             "macro_f1": float(f1_score(flat_truth, flat_found, average="macro", zero_division=0.0)),
@@ -236,7 +241,7 @@ def conllu_text(sentence: TaggedSentence, labels: Sequence[str], column: str) ->
 
 
 def _from_text(record: Record) -> TaggedSentence:
-    text = record.text("text")
+    text = unicodedata.normalize("NFC", record.text("text"))  # a mark by itself would end its word
     matches = list(WORD.finditer(text))
     if not matches:
         raise UserError(f"{record.where}: there are no words in it")

@@ -124,15 +124,31 @@ class Task(Protocol[ExampleT]):
     def answers(self, examples: Sequence[ExampleT], rows: Sequence[Feature], outputs: list[Any]) -> list[Any]:
         """The answer to each example."""
 
-    def measure(self, examples: Sequence[ExampleT], answers: list[Any]) -> dict[str, float]:
-        """Metrics, of examples with answers.
+    def unmeasurable(self, examples: Sequence[ExampleT]) -> str | None:
+        """Why no metric is defined on these examples with answers; None where it is."""
 
-        Raises:
-            UserError: if they are not defined on these examples.
-        """
+    def measure(self, examples: Sequence[ExampleT], answers: list[Any]) -> dict[str, float]:
+        """Metrics, of examples with answers that `unmeasurable` has nothing to say against."""
 
     def told(self, example: ExampleT, answer: Any) -> dict[str, Any]:
         """The answer as JSON."""
+
+
+def check_measurable(task: Task[Any], examples: Sequence[Any], what: str, remedy: str) -> None:
+    """Refuse examples that no metric is defined on, before work is spent on answering them.
+
+    Args:
+        task: with its labels.
+        examples: with answers.
+        what: what they are called in the message.
+        remedy: what is to be done instead.
+
+    Raises:
+        UserError: naming both, and the reason.
+    """
+    reason = task.unmeasurable(examples)
+    if reason:
+        raise UserError(f"{what} cannot be measured on: {reason}; {remedy}")
 
 
 def label_number(labels: Mapping[str, int], label: str, where: str) -> int:

@@ -1,8 +1,11 @@
 """The training itself: the Trainer of `transformers`, with our order, our measuring and whole checkpoints.
 
 Measured on the dev examples every epoch (or every so many steps); the best checkpoint is kept, and training
-stops when it has not been bettered for a while. A checkpoint counts when its marker is there, which is
-written last; the same command goes on from the last that counts.
+stops when it has not been bettered for a while. That is counted in the history, which a checkpoint has too: a
+resumed run stops where a whole one does, and where the last checkpoint is the end, there is nothing to train.
+
+A checkpoint counts when its marker is there. It is written last, then the older ones go, marker first: at any
+moment the last one that counts is whole. The same command goes on from it.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from normistral.finetune.earlier import CHECKPOINTS
 from normistral.finetune.encoder import Encoder
 from normistral.finetune.order import LengthGroupedOrder
 from normistral.finetune.settings import FinetuneSettings
@@ -28,6 +32,8 @@ from normistral.progress import ProgressBar, progress
 
 COMPLETE = "COMPLETE"
 """Marker of a whole checkpoint."""
+STATE_FILE = "trainer_state.json"
+"""Where the library keeps a checkpoint's history."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def train(
         save_strategy=strategy,
         eval_steps=settings.measure_every,
         save_steps=settings.measure_every or 500,
-        save_total_limit=1,
+        save_total_limit=None,  # it would remove older ones before the new one is marked
         load_best_model_at_end=measure is not None,
         metric_for_best_model=f"eval_{task.metric}" if measure else None,
         greater_is_better=task.greater_is_better if measure else None,
@@ -102,28 +108,47 @@ def train(
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # the library would copy the model to every GPU by nn.DataParallel
+    patience = _Patience(f"eval_{task.metric}", task.greater_is_better, settings.patience)
     start = last_checkpoint(folder)
     with progress("fine-tuning", total, "steps", done=_step_of(start)) as bar:
         watcher = _Watcher(bar, say, _step_of(start))
         trainer = _Trainer(task, encoder, measure, model, arguments, rows, watcher)
         if measure:
-            trainer.add_callback(EarlyStoppingCallback(settings.patience))
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    state = trainer.state
+            trainer.add_callback(patience)
+        reached = TrainerState.load_from_json(str(start / STATE_FILE)) if start else None
+        if reached and (reached.global_step >= total or (measure and patience.is_over(reached))):
+            say(f"training has ended already, at step {reached.global_step}")
+            trainer._load_from_checkpoint(str(_checkpoint(folder, _kept_step(reached))))
+        else:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+            reached = trainer.state
     return Trained(
-        state.global_step, state.best_global_step, state.best_metric, float(state.epoch or 0), watcher.losses
+        reached.global_step,
+        reached.best_global_step,
+        reached.best_metric,
+        float(reached.epoch or 0),
+        watcher.losses,
     )
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The last whole checkpoint in a folder; those that a kill left half written are removed."""
     whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
+    for checkpoint in folder.glob(CHECKPOINTS):
         if (checkpoint / COMPLETE).is_file():
             whole.append(checkpoint)
         else:
             shutil.rmtree(checkpoint)
     return max(whole, key=_step_of, default=None)
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step}"
+
+
+def _kept_step(state: TrainerState) -> int:
+    """Whose weights training ends with: the best ones, or the last where nothing was measured."""
+    return state.best_global_step or state.global_step
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -174,8 +199,32 @@ class _Trainer(Trainer):
         return LengthGroupedOrder(self._lengths, self.args.train_batch_size, self.args.seed)
 
 
+class _Patience(TrainerCallback):
+    """Ends training after some measurements that better nothing.
+
+    The library's own callback counts in memory, from 0 again after a kill.
+    """
+
+    def __init__(self, metric: str, greater_is_better: bool, measurements: int) -> None:
+        self._metric, self._sign, self._measurements = metric, 1 if greater_is_better else -1, measurements
+
+    def is_over(self, state: TrainerState) -> bool:
+        """Whether that many measurements have gone by since the best one."""
+        best, waited = -math.inf, 0
+        for entry in state.log_history:
+            if self._metric in entry:
+                value = self._sign * float(entry[self._metric])
+                best, waited = (value, 0) if value > best else (best, waited + 1)
+        return waited >= self._measurements
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Look back, the measurement just made included."""
+        if self.is_over(state):
+            control.should_training_stop = True
+
+
 class _Watcher(TrainerCallback):
-    """Moves the bar, tells the metrics, and marks whole checkpoints."""
+    """Moves the bar, tells the metrics, marks whole checkpoints and removes older ones."""
 
     def __init__(self, bar: ProgressBar, say: Callable[[str], None], step: int) -> None:
         self._bar, self._say, self._step = bar, say, step
@@ -198,5 +247,11 @@ class _Watcher(TrainerCallback):
             self._say(f"step {state.global_step}, epoch {state.epoch:.2f}: {shown} on the dev examples")
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """The checkpoint is whole."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        """The checkpoint is whole; of the older ones only the best is needed now."""
+        folder = Path(args.output_dir)
+        last = _checkpoint(folder, state.global_step)
+        (last / COMPLETE).touch()
+        for older in folder.glob(CHECKPOINTS):
+            if older not in (last, _checkpoint(folder, _kept_step(state))):
+                (older / COMPLETE).unlink(missing_ok=True)
+                shutil.rmtree(older)
