@@ -19,7 +19,7 @@ class UserError(Exception):
     """Something that the user can put right; the message says what and how."""
 
 
-class FaultyText(UserError):
+class TextError(UserError):
     """One of the texts that were given is at fault; by its number, whoever read it from a file finds its
     line."""
 

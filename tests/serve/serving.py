@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import uvicorn
 
 from normistral.inference import LoadedModel
 from normistral.serve.app import Served, make_app
+from normistral.serve.reader_thread import ReaderThread
 from normistral.serve.run import bind, put_together, start_engine
 from normistral.serve.settings import ServerSettings
 from normistral.serve.tokens import base_tokenizer
@@ -49,7 +49,7 @@ def running(loaded: LoadedModel, settings: ServerSettings, gguf: Path | None) ->
     kept: dict[str, Any] = {}
 
     async def work() -> None:
-        readers = ThreadPoolExecutor(1)
+        reader = ReaderThread()
         engine = await start_engine(settings, loaded, gguf)
 
         @asynccontextmanager
@@ -59,7 +59,7 @@ def running(loaded: LoadedModel, settings: ServerSettings, gguf: Path | None) ->
 
         try:
             other = base_tokenizer(settings.model, settings.base_tokenizer)
-            kept["served"] = put_together(settings, loaded, engine, other, readers)
+            kept["served"] = put_together(settings, loaded, engine, other, reader)
             kept["app"] = make_app(kept["served"], lifespan)
             kept["server"] = uvicorn.Server(
                 uvicorn.Config(kept["app"], log_level="warning", timeout_graceful_shutdown=2)
@@ -67,7 +67,7 @@ def running(loaded: LoadedModel, settings: ServerSettings, gguf: Path | None) ->
             await kept["server"].serve(sockets=[listener])
         finally:
             await engine.close()
-            readers.shutdown()
+            await reader.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(work()))
     thread.start()

@@ -10,16 +10,20 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import torch
 
 from normistral.cli.main import main
 from normistral.errors import UserError
 from normistral.inference import LoadedModel
 from normistral.serve.llama import LlamaEngine, LlamaSettings
+from normistral.serve.prompts import token_text
+from normistral.serve.reader_thread import LAST_STEP_SECONDS
 from normistral.serve.run import bind, find_gguf, name_of
 from normistral.serve.settings import ServerSettings, check_settings
 from normistral.serve.tokens import base_tokenizer
@@ -27,6 +31,13 @@ from normistral.weights import export_gguf
 
 if TYPE_CHECKING:
     from conftest import TaughtModel
+
+
+SENTENCES = (
+    "Ei jente gjekk på skule i Oslo.",
+    "Beaivi lea čáppat Sámis; mun lean doppe.",
+    "Jeg liker kaffe.",
+)
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -53,6 +64,7 @@ def test_what_cannot_be_served_is_told_in_a_sentence(
     )
     assert "no address" in refusal(monkeypatch, capsys, model, "--host", "no such host", "--port", "0")
     assert "--timeout is 0" in refusal(monkeypatch, capsys, model, "--timeout", "0")
+    assert "--max-work is 0" in refusal(monkeypatch, capsys, model, "--max-work", "0")
     warned = refusal(monkeypatch, capsys, str(tmp_path / "none"), "--host", "0.0.0.0", "--port", "0")
     assert "there is no token" in warned
 
@@ -161,6 +173,62 @@ def test_the_command_serves_and_ends_in_order(taught: TaughtModel, taught_gguf: 
         socket.create_connection(("127.0.0.1", int(facts["url"].rsplit(":", 1)[1])))
 
 
+SLOW_SERVER = """
+import sys, time
+from transformers import MistralModel
+from normistral.cli.main import main
+from normistral.serve import run
+
+forward = MistralModel.forward
+
+def slow(self, *arguments, **options):
+    if len(options["input_ids"]) > 1:  # not yet when the model is opened
+        print("reading", flush=True)
+        time.sleep(600)
+    return forward(self, *arguments, **options)
+
+MistralModel.forward = slow
+run.LAST_REQUESTS_SECONDS = int(sys.argv.pop(1))
+sys.argv[0] = "normistral"
+main()
+"""
+
+
+@pytest.mark.parametrize(("signals", "last_requests"), [(1, 1), (2, 100)])
+def test_a_server_that_reads_ends_within_the_time_it_promises(
+    taught: TaughtModel, signals: int, last_requests: int
+) -> None:
+    # A pass through the model that takes ten minutes: neither the requests' last second nor the two of
+    # LAST_STEP_SECONDS are enough, and the process ends all the same. A second signal waits for no request.
+    model = str(taught.folder)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SERVER, str(last_requests), "serve", model, "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        url = json.loads(server.stdout.readline())["url"]
+        body = {"input": taught.prompt, "mode": "masked"}
+        with ThreadPoolExecutor(1) as clients:
+            asked = clients.submit(httpx.post, f"{url}/v1/score", json=body, timeout=60)
+            assert server.stdout.readline() == "reading\n"
+            asked_to_end = time.monotonic()
+            for _ in range(signals):
+                server.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+            assert server.wait(timeout=30) == 0
+            took = time.monotonic() - asked_to_end
+            if signals == 1:
+                assert asked.result().status_code == 503
+                assert asked.result().json()["error"]["code"] == "server_stopping"
+        assert took < 1 + LAST_STEP_SECONDS + 4  # a busy machine's share
+    finally:
+        server.kill()
+        server.communicate()
+
+
 STARTER = """
 import subprocess, sys, time
 child = subprocess.Popen(
@@ -188,35 +256,45 @@ def test_a_server_that_is_killed_leaves_no_engine_behind(taught_gguf: Path, tmp_
     assert ends(child)
 
 
-@pytest.mark.parametrize(("kind", "bound", "agreement"), [("Q8_0", 0.1, 0.95), ("Q4_0", 1.2, 0.6)])
+@pytest.mark.parametrize(("kind", "bound", "agreement"), [("Q8_0", 0.15, 0.85), ("Q4_0", 2.5, 0.4)])
 def test_a_quantised_gguf_keeps_near_the_model(
     kind: str, bound: float, agreement: float, taught: TaughtModel, taught_model: LoadedModel, tmp_path: Path
 ) -> None:
-    """Bounds for a random model of width 64, whose weights round badly; docs/serve.md has a real one's."""
-    from serving import running
+    """Bounds for a random model of width 64, whose weights round badly; docs/serve.md has a real one's.
 
-    from normistral.inference import score_texts
+    Compared are, at each place of a few texts, llama.cpp's likeliest token with the model's, and the
+    log-probabilities of llama.cpp's 20 likeliest. Measured: in Q8_0 55 of 58 tokens the same and 0.09 nats on
+    average, in Q4_0 33 of 60 and 1.7 nats.
+    """
+    from serving import running
 
     path = tmp_path / "taught.gguf"
     export_gguf(taught.folder, path, kind)  # type: ignore[arg-type]
-    texts = [taught.prompt + taught.translation, taught.masked_sentence.replace("<mask>", " de")]
+    tokenizer = taught_model.tokenizer
+    names = [token_text(tokenizer, token) for token in range(int(taught_model.model.config.vocab_size))]
+    texts = [*SENTENCES, taught.prompt + taught.translation, taught.masked_sentence.replace("<mask>", " de")]
     settings = ServerSettings(str(taught.folder), threads=1, concurrency=8)
-    differences, same = [], []
+    differences: list[float] = []
+    same: list[bool] = []
     with running(taught_model, settings, path) as server:
         for text in texts:
-            ids = taught_model.tokenizer(text).input_ids
+            ids = tokenizer(text).input_ids[:60]
+            with torch.inference_mode():
+                nats_TV = taught_model.model(torch.tensor([ids])).logits[0].log_softmax(-1)
             prompts = [ids[:end] for end in range(2, len(ids))]
-            exact = score_texts(taught_model, [text])[0]
             answer = server.post(
                 "/v1/completions", {"prompt": prompts, "max_tokens": 1, "temperature": 0, "logprobs": 20}
             )
-            for choice, target, nats in zip(
-                answer.json()["choices"], exact.tokens[1:], exact.log_probabilities[1:], strict=True
-            ):
-                top = choice["logprobs"]["top_logprobs"][0] if choice["logprobs"]["top_logprobs"] else {}
-                if target in top:
-                    differences.append(abs(top[target] - nats))
-                    same.append(nats <= max(top.values()) + 0.5)
-    assert len(differences) > 10
+            for choice, nats_V in zip(answer.json()["choices"], nats_TV[1:-1].tolist(), strict=True):
+                exact = dict(zip(names, nats_V, strict=True))
+                likeliest = names[max(range(len(names)), key=nats_V.__getitem__)]
+                if not choice["logprobs"]["tokens"]:
+                    continue  # half a character: llama.cpp does not tell of it
+                same.append(choice["logprobs"]["tokens"][0] == likeliest)
+                top = choice["logprobs"]["top_logprobs"][0]
+                differences += [
+                    abs(nats - exact[name]) for name, nats in top.items() if names.count(name) == 1
+                ]
+    assert len(same) > 50
     assert sum(differences) / len(differences) < bound
     assert sum(same) / len(same) >= agreement

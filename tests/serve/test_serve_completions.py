@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from serving import Running
 
-from normistral.inference import generate, score_texts
+from normistral.inference import LoadedModel, generate, score_texts
+from normistral.serve.prompts import prompt_entries
 
 if TYPE_CHECKING:
     from conftest import TaughtModel
@@ -154,3 +155,56 @@ def test_characters_of_several_tokens_are_shown_whole(server: Running) -> None:
     assert choice["text"] == "Hei 🦜"
     assert choice["logprobs"]["tokens"][-1].endswith("🦜")
     assert "".join(choice["logprobs"]["tokens"]) == "Hei 🦜"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_is_read_once_for_all_its_choices(
+    server: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    read: list[list[int]] = []
+
+    def counted(loaded: LoadedModel, ids: list[int], top: int) -> Any:
+        read.append(ids)
+        return prompt_entries(loaded, ids, top)
+
+    monkeypatch.setattr("normistral.serve.writing.prompt_entries", counted)
+    body = {"prompt": ["Oslo er", "Beaivi"], "n": 3, "echo": True, "logprobs": 1, "max_tokens": 1}
+    answer = server.post("/v1/completions", body | {"stream": stream})
+    assert answer.status_code == 200
+    assert len(read) == 2
+    if not stream:
+        choices = sorted(answer.json()["choices"], key=lambda choice: choice["index"])
+        nats = [choice["logprobs"]["token_logprobs"][:2] for choice in choices]
+        assert nats[0] == nats[1] == nats[2] != nats[3]
+
+
+def test_a_prompts_logits_are_never_held_all_at_once(
+    taught_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = taught_model.tokenizer("Ei jente gjekk på skule i Oslo. 🦜").input_ids
+    whole = prompt_entries(taught_model, ids, 3)
+    head: Any = taught_model.model.get_output_embeddings()
+    real, places = head.forward, list[int]()
+
+    def counted(hidden: Any) -> Any:
+        places.append(hidden.shape[-2])
+        return real(hidden)
+
+    monkeypatch.setattr(head, "forward", counted)
+    monkeypatch.setattr("normistral.serve.prompts.PLACES_AT_ONCE", 4)
+    parts = prompt_entries(taught_model, ids, 3)
+    assert max(places) == 4
+    assert sum(places) == len(ids) - 1
+    assert [(one.text, one.offset) for one in parts] == [(one.text, one.offset) for one in whole]
+    for one, other in zip(parts, whole, strict=True):
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+        assert (one.top or {}).keys() == (other.top or {}).keys()
+    assert prompt_entries(taught_model, ids[:1], 3) == []
+
+
+def test_a_prompt_that_ends_in_half_a_character_is_not_given_back(server: Running) -> None:
+    ids = server.loaded.tokenizer("Hei du 🦜").input_ids[:-1]
+    body = {"prompt": ids, "max_tokens": 4, "temperature": 0}
+    assert "Hei" not in server.post("/v1/completions", body).json()["choices"][0]["text"]
+    echoed = server.post("/v1/completions", body | {"echo": True}).json()["choices"][0]["text"]
+    assert echoed.count("Hei du") == 1

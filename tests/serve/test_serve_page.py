@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from serving import PATIENCE, Running
+from serving import PATIENCE, Running, running
 
+from normistral.inference import LoadedModel
 from normistral.serve.app import PAGE_FILES
 from normistral.serve.guards import SECURITY_HEADERS
+from normistral.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
     from conftest import TaughtModel
@@ -151,6 +153,12 @@ def test_read_fills_masks_and_shows_what_else_could_stand_there(page: Any, taugh
     assert page.locator("#filled").inner_text().startswith("En søt lundefugl flyr over de")
     choices = page.locator(".choices")
     assert choices.is_hidden()
+    word.hover()
+    assert choices.is_visible()
+    assert word.get_attribute("aria-expanded") == "true"
+    assert not page.evaluate("document.querySelector('.filled').contains(document.activeElement)")  # no focus
+    page.mouse.move(0, 0)
+    assert choices.is_hidden()
     word.focus()
     assert choices.is_visible()
     assert "%" in choices.locator("button").first.inner_text()
@@ -196,6 +204,80 @@ def test_a_failure_is_shown_in_words(page: Any) -> None:
     page.locator("#go").click()
     page.locator("#failure", has_text="too long").wait_for()
     assert page.locator("#go").is_enabled()
+
+
+TOKEN = "a-secret-of-the-page"
+NO_STORAGE = """
+for (const name of ["sessionStorage", "localStorage"]) {
+  Object.defineProperty(window, name, { get() { throw new DOMException("not here", "SecurityError"); } });
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(taught: TaughtModel, taught_model: LoadedModel) -> Iterator[Running]:
+    """A server with a token, which writes fewer tokens than the page asks for at first."""
+    settings = ServerSettings(str(taught.folder), name="taught", gguf="none", token=TOKEN, max_tokens=20)
+    with running(taught_model, settings, None) as server:
+        yield server
+
+
+@in_browser
+@pytest.mark.parametrize("has_storage", [True, False])
+def test_the_page_asks_for_the_token_until_it_is_right(
+    browser: Any, guarded: Running, has_storage: bool
+) -> None:
+    context = browser.new_context(locale="nb-NO")
+    if not has_storage:
+        context.add_init_script(NO_STORAGE)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{guarded.url}/")
+    page.locator("#token-form").wait_for()
+    for wrong, said in (
+        ("hemmelig-漢字", "bare bokstavene a til z"),
+        ("hemmelig-å", "bare bokstavene a til z"),
+        ("quite-another-one", "ikke godtatt"),
+    ):
+        page.locator("#token").fill(wrong)
+        page.locator("#token").press("Enter")
+        page.locator("#failure", has_text=said).wait_for()
+        assert page.locator("#token").is_visible()
+        assert page.locator("#token").input_value() == ""
+    page.locator("#token").fill(f" {TOKEN} ")
+    page.locator("#token-form button").click()
+    page.locator("#engine", has_text="transformers").wait_for()
+    assert page.locator("#token-form").is_hidden()
+    assert page.locator("#failure").is_hidden()
+
+    # This server writes fewer tokens than stand in the field at first, and the field is out of sight.
+    wanted: list[int] = []
+    page.on(
+        "request",
+        lambda request: (
+            wanted.append(request.post_data_json["max_tokens"])
+            if request.url.endswith("/v1/completions")
+            else None
+        ),
+    )
+    page.locator("#go").click()
+    page.locator("#go:enabled").wait_for()
+    page.locator("summary").click()
+    assert page.locator("#length").input_value() == "20"
+    for typed in ("64", "-3", "2.5", ""):
+        page.locator("#length").fill(typed)
+        page.locator("#go").click()
+        page.locator("#go:enabled").wait_for()
+        assert page.locator("#write-status").inner_text()
+        assert page.locator("#failure").is_hidden()
+    assert wanted == [20, 20, 1, 2, 20]
+    page.reload()
+    page.locator("#engine", has_text="transformers" if has_storage else "").wait_for(state="attached")
+    page.locator("#token-form").wait_for(state="hidden" if has_storage else "visible")
+    context.close()
+    assert faults == []
 
 
 def test_no_script_of_elsewhere_could_run() -> None:

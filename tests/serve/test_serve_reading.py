@@ -16,10 +16,11 @@ import pytest
 import torch
 from serving import Running
 
-from normistral.errors import UserError
+from normistral.errors import Stopped, UserError
 from normistral.inference import embed, fill_masks, score_texts
-from normistral.serve.batching import Batcher
+from normistral.serve.batching import Batcher, Cancelled
 from normistral.serve.problems import Problem
+from normistral.serve.reader_thread import ReaderThread
 
 if TYPE_CHECKING:
     from conftest import TaughtModel
@@ -113,13 +114,13 @@ def test_a_bad_text_fails_alone(transformers_server: Running) -> None:
 
 def batcher(compute: object, **changed: int) -> Batcher[str, str]:
     limits = {"largest": 4, "heaviest": 100, "most_waiting": 8} | changed
-    return Batcher(compute, ThreadPoolExecutor(1), len, len, **limits)  # type: ignore[arg-type]
+    return Batcher(compute, ReaderThread(), len, len, **limits)  # type: ignore[arg-type]
 
 
 def test_only_like_things_go_together_and_only_as_many_as_fit() -> None:
     seen: list[list[str]] = []
 
-    def compute(items: Sequence[str]) -> list[str]:
+    def compute(items: Sequence[str], _: Cancelled) -> list[str]:
         seen.append(list(items))
         return [item.upper() for item in items]
 
@@ -134,7 +135,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
     seen: list[str] = []
     go = threading.Event()
 
-    def compute(items: Sequence[str]) -> list[str]:
+    def compute(items: Sequence[str], _: Cancelled) -> list[str]:
         go.wait(10)
         seen.extend(items)
         return list(items)
@@ -152,9 +153,57 @@ def test_what_nobody_waits_for_any_more_is_not_computed() -> None:
     assert seen == ["a", "c"]
 
 
+def test_a_batch_that_nobody_waits_for_any_more_is_given_up_at_its_next_step() -> None:
+    steps: list[str] = []
+    go, over = threading.Event(), threading.Event()
+
+    def compute(items: Sequence[str], cancelled: Cancelled) -> list[str]:
+        for step in range(3):
+            if cancelled():
+                over.set()
+                raise Stopped("nobody listens")
+            steps.append(f"{items[0]}{step}")
+            go.wait(10)
+        return list(items)
+
+    async def ask() -> list[str]:
+        one = batcher(compute, largest=2)
+        first, second = (asyncio.create_task(one.submit([text])) for text in "ab")
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.sleep(0.05)
+        assert not over.is_set()  # one of the two still waits
+        second.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        return await one.submit(["c"])
+
+    assert asyncio.run(ask()) == ["c"]
+    assert over.is_set()
+    assert steps == ["a0", "c0", "c1", "c2"]
+
+
+def test_what_takes_longest_is_read_by_itself(
+    transformers_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[int]] = []
+    real = score_texts
+
+    def counted(loaded: object, texts: Sequence[str], *args: object, **options: object) -> object:
+        batches.append([len(text) for text in texts])
+        return real(loaded, texts, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("normistral.serve.reading.score_texts", counted)
+    long = "x1" * 55  # 111 tokens: 12,210 to read
+    texts = ["Oslo.", long, "Jeg liker.", "Beaivi."]
+    answer = transformers_server.post("/v1/score", {"input": texts, "mode": "masked"}).json()
+    assert [len(one["tokens"]) for one in answer["data"]][1] == 110
+    assert sorted(batches) == [[5, 10, 7], [110]]
+
+
 def test_too_many_texts_are_sent_away() -> None:
     async def ask() -> None:
-        one = batcher(lambda items: list(items))
+        one = batcher(lambda items, _: list(items))
         first = asyncio.create_task(one.submit(["a"] * 8))
         await asyncio.sleep(0)
         with pytest.raises(Problem, match="busy"):
@@ -165,7 +214,7 @@ def test_too_many_texts_are_sent_away() -> None:
 
 
 def test_a_refused_batch_is_tried_one_by_one() -> None:
-    def compute(items: Sequence[str]) -> list[str]:
+    def compute(items: Sequence[str], _: Cancelled) -> list[str]:
         if "x" in items:
             raise UserError("x is refused")
         return list(items)
@@ -177,3 +226,36 @@ def test_a_refused_batch_is_tried_one_by_one() -> None:
     first, second, third = asyncio.run(ask())
     assert (first, third) == (["a"], ["b"])
     assert isinstance(second, UserError)
+
+
+def test_when_the_server_ends_nothing_more_is_computed() -> None:
+    seen: list[str] = []
+    go = threading.Event()
+
+    async def ask() -> list[object]:
+        reader = ReaderThread()
+
+        def compute(items: Sequence[str], cancelled: Cancelled) -> list[str]:
+            seen.extend(items)
+            go.wait(10)
+            if cancelled():
+                raise Stopped("the server ends")
+            return list(items)
+
+        one = Batcher(compute, reader, len, len, largest=1, heaviest=9, most_waiting=9)
+        waiting = [asyncio.create_task(one.submit([text])) for text in "ab"]
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(reader.close())
+        await asyncio.sleep(0)
+        go.set()
+        await closing
+        assert not reader.is_alive
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        return list(await asyncio.gather(*waiting, return_exceptions=True))
+
+    first, second = asyncio.run(ask())
+    assert isinstance(first, Problem)
+    assert first.status == 503
+    assert isinstance(second, asyncio.CancelledError)
+    assert seen == ["a"]

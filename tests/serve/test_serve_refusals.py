@@ -118,7 +118,7 @@ def test_pages_and_names_of_elsewhere_are_refused(transformers_server: Running) 
         checked(transformers_server.get("/health", headers={"Host": host}), 403, "host_not_allowed")
     own = transformers_server.url.removeprefix("http://")
     assert transformers_server.get("/health", headers={"Origin": f"http://{own}"}).status_code == 200
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://[", "http://[::1", "//[x]"):
         checked(transformers_server.get("/health", headers={"Origin": origin}), 403, "origin_not_allowed")
     assert all(map(_is_this_machine, ("localhost:1", "127.0.0.1", "[::1]:8000", "LOCALHOST")))
     assert is_loopback("::1")
@@ -128,6 +128,7 @@ def test_pages_and_names_of_elsewhere_are_refused(transformers_server: Running) 
 
 def test_the_token_is_asked_for(guarded: Running) -> None:
     body = {"input": "Oslo er <mask>."}
+    checked(guarded.post("/v1/fill-mask", body, headers={"Origin": "http://["}), 403, "origin_not_allowed")
     for credentials in (
         None,
         "",
@@ -184,6 +185,40 @@ def test_too_many_texts_are_refused(transformers_server: Running) -> None:
     checked(transformers_server.post("/v1/embeddings", {"input": "x", "dimensions": 3}), 400, "invalid_value")
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        # Both small enough for the default body and context, and hours of work on a model of real size.
+        ("/v1/fill-mask", {"input": ["<mask> " * 12] * 3, "tokens_per_mask": 8, "top_k": 100}),
+        ("/v1/fill-mask", {"input": ["<mask> " * 20] * 256, "tokens_per_mask": None}),
+        ("/v1/score", {"input": ["x1" * 55] * 256, "mode": "masked"}),
+    ],
+)
+def test_more_work_than_the_server_does_is_refused_before_it_is_done(
+    transformers_server: Running, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    decoder: Any = transformers_server.loaded.model.get_decoder()
+    monkeypatch.setattr(decoder, "forward", lambda *_, **__: pytest.fail("the model was asked"))
+    assert "1,048,576" in checked(transformers_server.post(path, body), 400, "too_much_work")
+
+
+def test_the_work_of_every_route_is_limited(taught: TaughtModel, taught_model: LoadedModel) -> None:
+    chosen = ServerSettings(str(taught.folder), name="taught", gguf="none", max_work=50)
+    with running(taught_model, chosen, None) as server:
+        long = "Oslo er fin. " * 10
+        for path, body in (
+            ("/v1/score", {"input": long}),
+            ("/v1/score", {"input": "Oslo er fin.", "mode": "masked"}),
+            ("/v1/embeddings", {"input": long}),
+            ("/v1/fill-mask", {"input": f"{long}<mask>"}),
+            ("/v1/fill-mask", {"input": "Oslo <mask>", "tokens_per_mask": None}),
+            ("/v1/completions", {"prompt": [long] * 2, "echo": True, "logprobs": 0, "max_tokens": 0}),
+        ):
+            checked(server.post(path, body), 400, "too_much_work")
+        assert server.post("/v1/score", {"input": "Oslo."}).status_code == 200
+        assert server.post("/v1/fill-mask", {"input": "Oslo <mask>"}).status_code == 200
+
+
 def test_security_headers_stand_on_every_answer(transformers_server: Running) -> None:
     for path in ("/", "/health", "/v1/nothing"):
         headers = transformers_server.get(path).headers
@@ -214,6 +249,64 @@ def test_the_tokenizers_are_told_side_by_side(llama_server: Running) -> None:
         ids = [token for part in one["parts"] for token in part["ids"]]
         assert ids == llama_server.loaded.tokenizer(text, add_special_tokens=False).input_ids
         assert one["count"] == len(ids)
+
+
+EDGES: list[tuple[dict[str, Any], int]] = [
+    ({"temperature": 5e-324}, 200),
+    ({"temperature": 1e-45}, 200),
+    ({"temperature": 9e-6}, 200),
+    ({"temperature": 1e-5}, 200),
+    ({"temperature": 100}, 200),
+    ({"temperature": 100.1}, 422),
+    ({"temperature": 1e-45, "top_p": 1e-60, "n": 2}, 200),
+    ({"temperature": 1e-5, "top_p": 5e-324}, 200),
+    ({"temperature": 2, "top_p": 1e-60}, 200),
+    ({"temperature": 2, "top_p": 1e-45, "logprobs": 20}, 200),
+    ({"temperature": 2, "top_p": 0}, 422),
+    ({"top_p": 1.0000001}, 422),
+    ({"n": 64, "max_tokens": 1}, 200),
+    ({"n": 65}, 422),
+    ({"n": 10**30}, 422),
+    ({"n": 0}, 422),
+    ({"best_of": 10**30}, 400),
+    ({"max_tokens": 0}, 200),
+    ({"max_tokens": 10**30}, 400),
+    ({"max_tokens": -1}, 422),
+    ({"stop": []}, 200),
+    ({"stop": ""}, 422),
+    ({"stop": [""]}, 422),
+    ({"stop": ["x" * 256] * 16}, 200),
+    ({"stop": ["x"] * 17}, 422),
+    ({"stop": "x" * 257}, 422),
+    ({"logprobs": 0}, 200),
+    ({"logprobs": 20}, 200),
+    ({"logprobs": 21}, 422),
+    ({"logprobs": -1}, 422),
+    ({"logit_bias": {"5": 1e308}}, 400),
+    ({"logit_bias": {"5": -1e308}}, 400),
+    ({"logit_bias": {"5": float("nan")}}, 400),
+    ({"logit_bias": {"-1": 0}}, 400),
+    ({"seed": 2**63 - 1, "n": 2}, 200),
+    ({"seed": -(2**63)}, 200),
+    ({"seed": 2**63}, 422),
+]
+
+
+@pytest.mark.parametrize(("changed", "status"), EDGES)
+def test_completions_at_the_edges_of_what_may_be_asked(
+    server: Running, changed: dict[str, Any], status: int
+) -> None:
+    asked = {"prompt": "Oslo", "max_tokens": 3, "temperature": 1.0} | changed
+    answer = server.client.post("/v1/completions", content=json.dumps(asked).encode(), headers=JSON)
+    if status != 200:
+        checked(answer, status, "unsupported_value" if status == 400 else "invalid_value")
+        return
+    assert answer.status_code == 200, answer.text
+    choices = answer.json()["choices"]
+    assert len(choices) == asked.get("n", 1)
+    if asked["temperature"] < 1e-5 or 0 < asked.get("top_p", 1) < 1e-20:
+        greedy = server.post("/v1/completions", {"prompt": "Oslo", "max_tokens": 3, "temperature": 0}).json()
+        assert [choice["text"] for choice in choices] == [greedy["choices"][0]["text"]] * len(choices)
 
 
 load_all_checks()

@@ -105,6 +105,38 @@ def test_a_request_that_takes_too_long_is_ended(
     assert narrow.served.writer.admission.working == 0
 
 
+@pytest.mark.parametrize("leaves", ["time", "client"])
+def test_a_masked_score_that_takes_too_long_leaves_the_reader_free(
+    narrow: Running, transformers_server: Running, monkeypatch: pytest.MonkeyPatch, leaves: str
+) -> None:
+    server = narrow if leaves == "time" else transformers_server
+    decoder: Any = server.loaded.model.get_decoder()
+    real, batches, go = decoder.forward, list[int](), threading.Event()
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        if len(options["input_ids"]) > 1:
+            batches.append(len(options["input_ids"]))
+            go.wait(PATIENCE)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(decoder, "forward", held)
+    body = {"input": "x1" * 55, "mode": "masked"}  # 110 rows: seven batches
+    if leaves == "time":
+        answer = server.post("/v1/score", body)
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "timeout"
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            server.client.post("/v1/score", json=body, timeout=0.5)
+        await_that(lambda: server.served.reading.working == 0)
+    with ThreadPoolExecutor(1) as clients:
+        asked = clients.submit(server.post, "/v1/score", {"input": "Oslo er fin."})
+        await_that(lambda: server.served.reading.working == 1)
+        go.set()
+        assert asked.result().status_code == 200
+    assert batches == [16]  # the step that was being computed, and no other
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_writing_ends_when_the_client_leaves(
     transformers_server: Running, taught: TaughtModel, held: list[int], stream: bool

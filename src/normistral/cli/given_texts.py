@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from normistral.errors import FaultyText, UserError
+from normistral.errors import TextError, UserError
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class GivenTexts:
         """Name the line of a text that is found to be at fault.
 
         Raises:
-            UserError: instead of `FaultyText`.
+            UserError: instead of `TextError`.
         """
         try:
             yield
-        except FaultyText as error:
+        except TextError as error:
             if not self.lines:
                 raise
             raise UserError(f"{self.source}, line {self.lines[error.number - 1]}: {error.reason}") from None

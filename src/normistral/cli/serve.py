@@ -52,6 +52,10 @@ def serve_command(
     ] = None,
     max_body: Annotated[int, typer.Option(help="Largest request body, in bytes.")] = 1 << 20,
     max_tokens: Annotated[int, typer.Option(help="Most tokens that a request may ask for.")] = 2048,
+    max_work: Annotated[
+        int,
+        typer.Option(help="Most tokens that the model may read for one request, over all its steps."),
+    ] = 1 << 20,
     context: Annotated[
         int | None,
         typer.Option(help="Prompt and continuation in llama.cpp, in tokens; default the model's, ≤ 8192."),
@@ -98,6 +102,7 @@ def serve_command(
             token=token or None,
             max_body=max_body,
             max_tokens=max_tokens,
+            max_work=max_work,
             context=context,
             timeout=timeout,
             concurrency=concurrency,

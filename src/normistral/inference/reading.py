@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from normistral.errors import FaultyText, Stopped, UserError
+from normistral.errors import Stopped, TextError, UserError
 from normistral.inference.load import LoadedModel
 from normistral.inference.special import pad_id
 
@@ -54,7 +54,7 @@ def encode_all(texts: Sequence[str], encode: Callable[[str], Encoded], what: str
         what: a text is called in messages.
 
     Raises:
-        FaultyText: naming the first text (where there are several) that cannot be encoded or holds half a
+        TextError: naming the first text (where there are several) that cannot be encoded or holds half a
             character.
     """
     encoded = []
@@ -64,7 +64,7 @@ def encode_all(texts: Sequence[str], encode: Callable[[str], Encoded], what: str
             encoded.append(encode(text))
         except UserError as error:
             named = f"{what} {number}" if len(texts) > 1 else ""
-            raise FaultyText(number, str(error), named) from None
+            raise TextError(number, str(error), named) from None
     return encoded
 
 

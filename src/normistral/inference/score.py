@@ -16,7 +16,7 @@ from typing import Literal, overload
 
 import torch
 
-from normistral.errors import FaultyText, UserError
+from normistral.errors import TextError, UserError
 from normistral.inference.load import LoadedModel
 from normistral.inference.reading import (
     Cancelled,
@@ -147,10 +147,10 @@ def score_pairs(
     """
     try:
         scores = score_texts(loaded, [text for pair in pairs for text in pair], mode, batch_size, cancelled)
-    except FaultyText as error:
+    except TextError as error:
         pair, is_bad = divmod(error.number - 1, 2)
         reason = f"the {'bad' if is_bad else 'good'} sentence: {error.reason}"
-        raise FaultyText(pair + 1, reason, f"pair {pair + 1}") from None
+        raise TextError(pair + 1, reason, f"pair {pair + 1}") from None
     return [PairScore(good, bad) for good, bad in zip(scores[::2], scores[1::2], strict=True)]
 
 

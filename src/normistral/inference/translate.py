@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from normistral.errors import FaultyText, UserError
+from normistral.errors import TextError, UserError
 from normistral.inference.generate import Generation, generate_batch
 from normistral.inference.load import LoadedModel
 from normistral.inference.reading import encode_all
@@ -132,9 +132,9 @@ def translate(
             batch_size=batch_size,
             cancelled=cancelled,
         )
-    except FaultyText as error:  # of the prompts
+    except TextError as error:  # of the prompts
         number = owners[error.number - 1]
-        raise FaultyText(number, error.reason, f"text {number}" if len(texts) > 1 else "") from None
+        raise TextError(number, error.reason, f"text {number}" if len(texts) > 1 else "") from None
     answers = iter(written)
     return [_joined(text, answers) for text in texts]
 

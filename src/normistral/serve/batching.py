@@ -2,7 +2,7 @@
 
 A batch begins as soon as the one before is done, with whatever has come meanwhile; the first of an idle time
 waits two milliseconds for company. Only things of one kind (`key`) go together, and only as many as fit
-(`weight`).
+(`weight`). A batch that nobody waits for any more is given up at its next step.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from normistral.errors import UserError
-from normistral.serve.problems import too_busy
+from normistral.errors import Stopped, UserError
+from normistral.serve.problems import ending, too_busy
+from normistral.serve.reader_thread import ReaderThread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Cancelled = Callable[[], bool]
+"""Whether a batch is wanted no more; asked from the thread that computes it, between its steps."""
 
 LINGER_SECONDS = 0.002
 
@@ -32,8 +36,8 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Item]], Sequence[Result]],
-        executor: Executor,
+        compute: Callable[[Sequence[Item], Cancelled], Sequence[Result]],
+        reader: ReaderThread,
         key: Callable[[Item], Any],
         weight: Callable[[Item], int],
         largest: int,
@@ -44,8 +48,9 @@ class Batcher(Generic[Item, Result]):
         """Make a batcher.
 
         Args:
-            compute: items of one key to as many results, in order; called in the executor.
-            executor: of one thread.
+            compute: items of one key to as many results, in order; called in the thread. It may raise
+                `Stopped` once the batch is wanted no more.
+            reader: the thread.
             key: items with the same key may go together.
             weight: an item's size; a padded batch is as heavy as its heaviest item times their number.
             largest: items in a batch.
@@ -54,7 +59,7 @@ class Batcher(Generic[Item, Result]):
             on_batch: told the number of items of each batch.
         """
         self._compute = compute
-        self._executor = executor
+        self._reader = reader
         self._key = key
         self._weight = weight
         self._largest = largest
@@ -69,7 +74,7 @@ class Batcher(Generic[Item, Result]):
 
         Raises:
             UserError: of the first item that the function refuses; other requests do not notice.
-            Problem: if too many items wait (429).
+            Problem: if too many items wait (429), or the server ends (503).
         """
         if self._waiting and len(self._waiting) + len(items) > self._most_waiting:
             raise too_busy(f"{len(self._waiting)} texts wait to be read")
@@ -88,13 +93,13 @@ class Batcher(Generic[Item, Result]):
         await asyncio.sleep(LINGER_SECONDS)
         while batch := self._next_batch():
             self._on_batch(len(batch))
-            outcomes = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._outcomes, [one.item for one in batch]
-            )
+            outcomes = await self._reader.run(partial(self._outcomes, batch))
             for one, outcome in zip(batch, outcomes, strict=True):
                 if one.answer.done():
                     continue
-                if isinstance(outcome, Exception):
+                if isinstance(outcome, Stopped):  # others are still wanted only where the server ends
+                    one.answer.set_exception(ending())
+                elif isinstance(outcome, Exception):
                     one.answer.set_exception(outcome)
                 else:
                     one.answer.set_result(outcome)
@@ -118,13 +123,19 @@ class Batcher(Generic[Item, Result]):
         self._waiting.extendleft(reversed(others))
         return batch
 
-    def _outcomes(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
+    def _outcomes(self, batch: Sequence[_Waiting]) -> Sequence[Result | Exception]:
         """Results; if the batch is refused, each item by itself, so that only the guilty one fails."""
+
+        def cancelled() -> bool:
+            return self._reader.is_closing or all(one.answer.done() for one in batch)
+
         try:
-            return self._compute(items)
+            if cancelled():
+                raise Stopped("nobody waits for it any more")
+            return self._compute([one.item for one in batch], cancelled)
         except UserError as error:
-            if len(items) == 1:
+            if len(batch) == 1:
                 return [error]
-            return [self._outcomes([item])[0] for item in items]
+            return [self._outcomes([one])[0] for one in batch]
         except Exception as error:
-            return [error] * len(items)
+            return [error] * len(batch)

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from normistral.serve.metrics import NO_ROUTE, Metrics
-from normistral.serve.problems import Problem, unexpected
+from normistral.serve.problems import Problem, ending, unexpected
 
 BODY_SECONDS = 30.0
 """Longest time a client may take to send its body."""
@@ -80,6 +80,10 @@ class Guards:
                 await self._app(scope, _replay(body, receive), send_guarded)
             except Problem as problem:
                 await problem.response()(scope, receive, send_guarded)
+            except asyncio.CancelledError:  # the server ends, and this request has had its time
+                if status:
+                    raise
+                await ending().response()(scope, receive, send_guarded)
             except Exception:
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 if status:
@@ -100,7 +104,7 @@ class Guards:
                 "host_not_allowed",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and not _is_of(origin, host):
             raise Problem(403, "pages of other servers may not use this one", "origin_not_allowed")
         if self._token is not None and not _is_open(scope["path"]):
             scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -157,6 +161,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replayed
+
+
+def _is_of(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # no address at all, such as `http://[`
+        return False
 
 
 def _is_this_machine(host: str) -> bool:

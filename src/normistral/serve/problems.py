@@ -81,6 +81,11 @@ def too_busy(what: str) -> Problem:
     )
 
 
+def ending() -> Problem:
+    """A request that the server's end cuts off."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped", "server_stopping")
+
+
 def out_of_time(seconds: float) -> Problem:
     """A request that took longer than the server allows."""
     return Problem(

@@ -1,16 +1,21 @@
 """Prompts as token ids, and the log-probabilities of a prompt that is given back (`echo`).
 
-Shapes: T positions, V vocabulary.
+Shapes: T positions, M places of a prompt, D model width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from tokenizers.decoders import DecodeStream
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from normistral.errors import UserError
 from normistral.inference.load import LoadedModel
+from normistral.inference.reading import HEAD_IS_A_MATRIX, PLACES_AT_ONCE, hidden_states
 from normistral.serve.continuation import Continuation, Entry, Piece
 
 
@@ -51,37 +56,55 @@ def prompt_text(loaded: LoadedModel, prompt: str | list[int]) -> str:
 
 
 @torch.inference_mode()
-def prompt_entries(loaded: LoadedModel, ids: list[int], text: str, top: int) -> list[Entry]:
+def prompt_entries(loaded: LoadedModel, ids: list[int], top: int) -> list[Entry]:
     """Log-probabilities of a prompt's tokens, by transformers; the first has none.
 
     Args:
         loaded: the model.
-        ids: of the prompt, T of them.
-        text: the prompt as it is given back; a start token has no text in it.
+        ids: of the prompt, T of them; a start token has no entry.
         top: likeliest tokens told beside each.
     """
-    logits_TV = loaded.model(
-        input_ids=torch.tensor([ids], device=loaded.device), use_cache=False, is_causal=True
-    ).logits[0, :-1]
     stream = DecodeStream(skip_special_tokens=True)
     grown = Continuation(())
     entries: list[Entry] = []
     special = set(loaded.tokenizer.all_special_ids)
-    for place, token in enumerate(ids):
+    for place, (token, figures) in enumerate(zip(ids, _figures(loaded, ids, top), strict=True)):
         piece_text = stream.step(loaded.tokenizer.backend_tokenizer, token) or ""
         if token in special and place == 0:
             continue
-        if place == 0:
-            grown.add(Piece(piece_text, 1))
-        else:
-            nats_V = logits_TV[place - 1].float().log_softmax(-1)
-            best = nats_V.topk(min(top, len(nats_V)))
-            likeliest: dict[str, float] = {}
-            for value, other in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                likeliest.setdefault(token_text(loaded.tokenizer, other), value)
-            grown.add(Piece(piece_text, 1, float(nats_V[token]), likeliest))
+        grown.add(Piece(piece_text, 1, *figures))
         entries += grown.take()[1]
     return entries
+
+
+def _figures(
+    loaded: LoadedModel, ids: list[int], top: int
+) -> Iterator[tuple[float | None, dict[str, float] | None]]:
+    """The log-probability of each token, and the likeliest in its place; of the first, nothing is known."""
+    yield None, None
+    following = iter(ids[1:])
+    for logits_MV in _logits(loaded, ids):
+        nats_MV = logits_MV.float().log_softmax(-1)
+        best = nats_MV.topk(min(top, nats_MV.shape[-1]), dim=-1)
+        for nats_V, values, others in zip(nats_MV, best.values.tolist(), best.indices.tolist(), strict=True):
+            likeliest: dict[str, float] = {}
+            for value, other in zip(values, others, strict=True):
+                likeliest.setdefault(token_text(loaded.tokenizer, other), value)
+            yield float(nats_V[next(following)]), likeliest
+
+
+def _logits(loaded: LoadedModel, ids: list[int]) -> Iterator[Tensor]:
+    """Logits [M, V] behind all tokens but the last, those of a few places at a time: over the whole prompt
+    they would take T × V × 4 bytes, which is gigabytes."""
+    model: Any = loaded.model
+    if len(ids) == 1:
+        return iter(())
+    if model.config.model_type in HEAD_IS_A_MATRIX:
+        hidden_BTD, _ = hidden_states(loaded, [ids[:-1]], is_causal=True)
+        return map(model.get_output_embeddings(), torch.split(hidden_BTD[0], PLACES_AT_ONCE))
+    tokens_BT = torch.tensor([ids[:-1]], device=loaded.device)
+    logits_TV = model(input_ids=tokens_BT, use_cache=False, is_causal=True).logits[0]
+    return iter(torch.split(logits_TV, PLACES_AT_ONCE))
 
 
 def token_text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

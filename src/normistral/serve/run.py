@@ -7,13 +7,15 @@ import errno
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import torch
 import uvicorn
@@ -27,6 +29,7 @@ from normistral.serve.app import READING_AT_ONCE, Served, make_app
 from normistral.serve.continuation import Engine
 from normistral.serve.llama import LlamaEngine, LlamaSettings
 from normistral.serve.metrics import Metrics
+from normistral.serve.reader_thread import ReaderThread
 from normistral.serve.reading import Reader
 from normistral.serve.settings import ServerSettings, check_settings, is_loopback
 from normistral.serve.tokens import NamedTokenizer, base_tokenizer, run_of
@@ -54,6 +57,8 @@ def serve(
 ) -> None:
     """Serve a model until SIGINT or SIGTERM.
 
+    If a step of the model is still computed when all else has ended, the process ends here, with code 0.
+
     Args:
         settings: the model and the limits.
         on_ready: called once, when requests are answered.
@@ -75,9 +80,19 @@ def serve(
             torch.set_num_threads(settings.threads)
         loaded = load(settings.model, settings.dtype, settings.quantize, settings.device)
         other = base_tokenizer(settings.model, settings.base_tokenizer)
-        asyncio.run(_serve(settings, listener, loaded, gguf, other, on_ready))
+        has_ended = asyncio.run(_serve(settings, listener, loaded, gguf, other, on_ready))
     finally:
         listener.close()
+    if not has_ended:
+        _end_process()
+
+
+def _end_process() -> NoReturn:
+    """End although a thread still computes: it cannot be stopped inside a step of the model, and would make
+    Python abort while it is taken apart."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -154,10 +169,11 @@ async def _serve(
     gguf: Path | None,
     other: NamedTokenizer | None,
     on_ready: Callable[[Listening], None],
-) -> None:
+) -> bool:
+    """Serve, and return whether all threads that compute have ended."""
     engine = await start_engine(settings, loaded, gguf)
-    readers = ThreadPoolExecutor(1, "reader")
-    served = put_together(settings, loaded, engine, other, readers)
+    reader = ReaderThread()
+    served = put_together(settings, loaded, engine, other, reader)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
 
@@ -180,8 +196,8 @@ async def _serve(
     try:
         await _OrderlyServer(config).serve(sockets=[listener])
     finally:
-        await engine.close()
-        readers.shutdown(wait=False, cancel_futures=True)
+        await asyncio.gather(engine.close(), reader.close())
+    return not (reader.is_alive or engine.is_ready)
 
 
 async def start_engine(settings: ServerSettings, loaded: LoadedModel, gguf: Path | None) -> Engine:
@@ -205,20 +221,30 @@ def put_together(
     loaded: LoadedModel,
     engine: Engine,
     other: NamedTokenizer | None,
-    readers: ThreadPoolExecutor,
+    reader: ReaderThread,
 ) -> Served:
     """All that the routes need."""
     name = name_of(settings)
     metrics = Metrics()
     admission = Admission(settings.concurrency, settings.queue)
-    writer = Writer(loaded, engine, name, settings.max_tokens, settings.timeout, admission, readers, metrics)
+    writer = Writer(
+        loaded,
+        engine,
+        name,
+        settings.max_tokens,
+        settings.max_work,
+        settings.timeout,
+        admission,
+        reader,
+        metrics,
+    )
     own = NamedTokenizer("model", name, loaded.tokenizer.backend_tokenizer)
     return Served(
         settings,
         name,
         int(time.time()),
         writer,
-        Reader(loaded, name, readers, metrics),
+        Reader(loaded, name, settings.max_work, reader, metrics),
         Admission(READING_AT_ONCE, settings.queue),
         (own,) if other is None else (other, own),
         mask_id(loaded.tokenizer) is not None,
@@ -228,6 +254,11 @@ def put_together(
 
 class _OrderlyServer(uvicorn.Server):
     """Ends on SIGINT and SIGTERM with code 0: the first lets requests finish, the second does not wait."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take note of a signal; of two SIGTERMs, uvicorn itself would wait after the second too."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

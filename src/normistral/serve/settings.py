@@ -32,6 +32,10 @@ class ServerSettings:
     """Largest request body, in bytes."""
     max_tokens: int = 2048
     """Most tokens that one choice of a request may ask for."""
+    max_work: int = 1 << 20
+    """Most tokens that the model may read for one request, over all its forward passes. A body of 1 MiB holds
+    no more than the default; masked scores and searches for several tokens behind each mask, which grow with
+    the square of the text, can ask for far more."""
     context: int | None = None
     """Most tokens of prompt and continuation together, in llama.cpp; by default the model's context, at most
     8,192 (a cache of this many is held for each request that is computed)."""
@@ -61,6 +65,7 @@ def check_settings(settings: ServerSettings) -> None:
         "--port": (settings.port, 0, 65535),
         "--max-body": (settings.max_body, 1024, 1 << 30),
         "--max-tokens": (settings.max_tokens, 1, 1 << 20),
+        "--max-work": (settings.max_work, 1, 1 << 40),
         "--context": (settings.context, 16, 1 << 24),
         "--timeout": (settings.timeout, 0.1, 86_400),
         "--concurrency": (settings.concurrency, 1, 256),

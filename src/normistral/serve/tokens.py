@@ -46,18 +46,21 @@ def base_tokenizer(model: str, chosen: Path | None) -> NamedTokenizer | None:
 def split(named: NamedTokenizer, text: str) -> dict[str, Any]:
     """Tokens of a text with the text that each covers, and their number.
 
-    Tokens that share a character stand together as one part, so that the parts joined are the text.
+    Tokens inside one character stand together as one part. A character across two tokens belongs to the first
+    of them, so that the parts joined are the text.
     """
     encoding = named.tokenizer.encode(text, add_special_tokens=False)
     parts: list[dict[str, Any]] = []
     end = 0
-    for token, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+    for token, (_, stop) in zip(encoding.ids, encoding.offsets, strict=True):
         if stop <= end and parts:
             parts[-1]["ids"].append(token)
             continue
         # What a tokenizer leaves out (a space before <mask>) belongs to the token behind it.
-        parts.append({"text": text[end:stop] if start >= end else text[start:stop], "ids": [token]})
-        end = stop
+        parts.append({"text": text[end:stop], "ids": [token]})
+        end = max(end, stop)
+    if end < len(text):
+        parts.append({"text": text[end:], "ids": []})  # what it leaves out at the end
     words = len(text.split())
     return {
         "role": named.role,

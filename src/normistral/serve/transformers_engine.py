@@ -16,16 +16,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import DynamicCache
 
 from normistral.errors import UserError
 from normistral.inference.load import LoadedModel
 from normistral.inference.reading import padded
+from normistral.inference.text_watch import TextWatch
 from normistral.serve.continuation import Piece, Sampling
 from normistral.serve.problems import problem_of, unexpected
 from normistral.serve.prompts import end_ids, token_text
+from normistral.serve.reader_thread import LAST_STEP_SECONDS
 
 log = logging.getLogger("normistral.serve")
 
@@ -40,15 +41,17 @@ class _Row:
         max_tokens: int,
         sampling: Sampling,
         logprobs: int | None,
+        ends: set[int],
     ) -> None:
         self.prompt = prompt
-        self.left = max_tokens
         self.logprobs = logprobs
         self.is_wanted = True
         self.is_done = False
         self._sampling = sampling
         self._loaded = loaded
-        self._stream = DecodeStream(ids=prompt, skip_special_tokens=True)
+        self._text: list[str] = []
+        backend = loaded.tokenizer.backend_tokenizer
+        self._watch = TextWatch(backend, prompt, (), ends, max_tokens, self._text.append)
         self._generator = torch.Generator()
         if sampling.seed is None:
             self._generator.seed()
@@ -68,15 +71,21 @@ class _Row:
         """Hand a piece to the request."""
         self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
-    def add(self, logits_V: Tensor, ends: set[int]) -> int:
-        """Choose a token, tell of it, and return it."""
-        token = self._choose(logits_V)
-        self.left -= 1
-        log_probability, top = self._log_probabilities(logits_V, token)
-        ended_by: Any = "end" if token in ends else "length" if self.left == 0 else None
-        text = self._stream.step(self._loaded.tokenizer.backend_tokenizer, token) or ""
+    def add(self, logits_V: Tensor) -> int:
+        """Choose a token, tell of it, and return it; what fails, fails this row alone."""
+        try:
+            token = self._choose(logits_V)
+            log_probability, top = self._log_probabilities(logits_V, token)
+            self._watch.add(token)
+        except Exception:
+            log.exception("transformers failed to choose a token")
+            self.is_done = True
+            self.tell(unexpected())
+            return 0
+        ended_by: Any = self._watch.ended_by
         self.is_done = ended_by is not None
-        self.tell(Piece(text, 1, log_probability, top, ended_by))
+        self.tell(Piece("".join(self._text), 1, log_probability, top, ended_by))
+        self._text.clear()
         return token
 
     def _choose(self, logits_V: Tensor) -> int:
@@ -86,6 +95,7 @@ class _Row:
         if self._sampling.top_p < 1:
             sorted_V, order_V = probabilities_V.sort(descending=True)
             too_many_V = sorted_V.cumsum(-1) - sorted_V >= self._sampling.top_p
+            too_many_V[0] = False  # the smallest shares are 0 in float32
             probabilities_V[order_V[too_many_V]] = 0
         return int(torch.multinomial(probabilities_V.cpu(), 1, generator=self._generator))
 
@@ -132,11 +142,11 @@ class TransformersEngine:
         return self._context
 
     async def close(self) -> None:
-        """End the thread after its present token."""
+        """End the thread after its present token; it has `LAST_STEP_SECONDS`."""
         with self._news:
             self._closed = True
             self._news.notify()
-        await asyncio.to_thread(self._thread.join, 10)
+        await asyncio.to_thread(self._thread.join, LAST_STEP_SECONDS)
 
     async def pieces(
         self, prompt: list[int], max_tokens: int, sampling: Sampling, logprobs: int | None
@@ -146,7 +156,7 @@ class TransformersEngine:
         Raises:
             Problem: if the model fails.
         """
-        row = _Row(self._loaded, prompt, max_tokens, sampling, logprobs)
+        row = _Row(self._loaded, prompt, max_tokens, sampling, logprobs, self._ends)
         with self._news:
             self._waiting.append(row)
             self._news.notify()
@@ -198,7 +208,7 @@ class TransformersEngine:
                 .logits[:, -1]
                 .float()
             )
-            chosen = [row.add(logits_BV[n], self._ends) for n, row in enumerate(rows)]
+            chosen = [row.add(logits_BV[n]) for n, row in enumerate(rows)]
             stay = [n for n, row in enumerate(rows) if row.is_wanted and not row.is_done]
             if not stay or self._closed:
                 return

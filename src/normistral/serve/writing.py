@@ -6,9 +6,9 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -19,10 +19,16 @@ from normistral.serve.continuation import Continuation, Engine, Entry, Sampling,
 from normistral.serve.metrics import Metrics
 from normistral.serve.problems import Problem, out_of_time, problem_of, unexpected
 from normistral.serve.prompts import prompt_entries, prompt_ids, prompt_text
+from normistral.serve.reader_thread import ReaderThread
 from normistral.serve.requests import MOST_CHOICES, CompletionRequest, as_list
+from normistral.serve.work import check_work
 
 DEFAULT_TOKENS = 16
 """OpenAI's."""
+
+GREEDY_BELOW = 1e-5
+"""Temperatures below it take the likeliest token: they would anyway, but for logits a hair apart, and by far
+smaller ones nothing can be divided in float32."""
 
 SHORT = (",", ":")
 """Separators of JSON without spaces."""
@@ -36,14 +42,29 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """OpenAI's parameters that are not here, and the values with which they change nothing."""
 
 
+class Echo:
+    """A prompt that is given back, for all its choices."""
+
+    def __init__(self, text: str, entries: Callable[[], Coroutine[Any, Any, list[Entry]]]) -> None:
+        self.text = text
+        self._entries = entries
+        self._computed: asyncio.Task[list[Entry]] | None = None
+
+    async def entries(self) -> list[Entry]:
+        """Its log-probabilities, computed when they are first asked for."""
+        if self._computed is None:
+            self._computed = asyncio.create_task(self._entries())
+        return await self._computed
+
+
 @dataclass(frozen=True)
 class Choice:
     """One continuation that is to be written."""
 
     index: int
     prompt: list[int]
-    echo: str | None
-    """The prompt's text, where the answer is to begin with it."""
+    echo: Echo | None
+    """The prompt, where the answer is to begin with it."""
     sampling: Sampling
     owner: bool
     """Whether its prompt is counted here (of several choices, in the first)."""
@@ -68,9 +89,10 @@ class Writer:
         engine: Engine,
         name: str,
         most_tokens: int,
+        most_work: int,
         timeout: float,
         admission: Admission,
-        reader: Executor,
+        reader: ReaderThread,
         metrics: Metrics,
     ) -> None:
         self.engine = engine
@@ -78,6 +100,7 @@ class Writer:
         self._loaded = loaded
         self._name = name
         self._most_tokens = most_tokens
+        self._most_work = most_work
         self._timeout = timeout
         self._reader = reader
         self._metrics = metrics
@@ -86,7 +109,8 @@ class Writer:
         """Check a request and tokenise its prompts.
 
         Raises:
-            Problem: naming the parameter that cannot be served (400).
+            Problem: naming the parameter that cannot be served, or if the model would have to read too much
+                (400).
             UserError: of a prompt that is empty or too long.
         """
         for parameter, neutral in NEUTRAL.items():
@@ -108,15 +132,24 @@ class Writer:
             )
         stop = request.stop or ()
         temperature = 1.0 if request.temperature is None else request.temperature
+        if temperature < GREEDY_BELOW:
+            temperature = 0.0
         choices: list[Choice] = []
+        work = 0
         for prompt in prompts:
             ids = prompt_ids(self._loaded, prompt, self.engine.context)
-            echo = prompt_text(self._loaded, prompt) if request.echo else None
+            echo = self._echo(prompt, ids, request.logprobs) if request.echo else None
+            work += len(ids) if request.echo and request.logprobs is not None else 0
             for number in range(count):
                 seed = None if request.seed is None else request.seed + number
                 sampling = Sampling(temperature, request.top_p or 1.0, seed)
                 choices.append(Choice(len(choices), ids, echo, sampling, number == 0))
+        check_work(work, self._most_work)
         return Work(choices, most, (stop,) if isinstance(stop, str) else tuple(stop), request.logprobs)
+
+    def _echo(self, prompt: str | list[int], ids: list[int], logprobs: int | None) -> Echo:
+        entries = partial(prompt_entries, self._loaded, ids, logprobs or 0)
+        return Echo(prompt_text(self._loaded, prompt), partial(self._reader.run, entries))
 
     async def whole(self, work: Work) -> dict[str, Any]:
         """The answer in one piece.
@@ -209,17 +242,13 @@ class Writer:
             return _choice(choice.index, text, logprobs, reason)
 
         if choice.echo is not None:
-            entries: list[Entry] = []
-            if work.logprobs is not None:
-                entries = await asyncio.get_running_loop().run_in_executor(
-                    self._reader, prompt_entries, self._loaded, choice.prompt, choice.echo, work.logprobs
-                )
-            yield part(choice.echo, entries), 0
+            entries = [] if work.logprobs is None else await choice.echo.entries()
+            yield part(choice.echo.text, entries), 0
         most = min(work.max_tokens, self.engine.context - len(choice.prompt))
         if most == 0:
             yield part("", [], "length"), 0
             return
-        grown = Continuation(work.stop, len(choice.echo or ""))
+        grown = Continuation(work.stop, len(choice.echo.text) if choice.echo else 0)
         pieces = self.engine.pieces(choice.prompt, most, choice.sampling, work.logprobs)
         try:
             async for piece in pieces:

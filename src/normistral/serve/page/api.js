@@ -3,8 +3,17 @@
 import { say } from "/page/texts.js";
 
 const TOKEN = "normistral.token";
+const POSSIBLE = /^[\x20-\x7e]+$/; // what a header can carry, and the server takes as a token
 const byId = (id) => document.getElementById(id);
-let token = sessionStorage.getItem(TOKEN);
+let token = remembered();
+
+function remembered() {
+  try { return sessionStorage.getItem(TOKEN); } catch { return null; }
+}
+
+function remember() {
+  try { sessionStorage.setItem(TOKEN, token); } catch { /* a page without storage asks again next time */ }
+}
 
 function headers() {
   const own = { "Content-Type": "application/json" };
@@ -15,7 +24,14 @@ function headers() {
 /** A failure that the page can show. */
 export class Failure extends Error {}
 
+function askForToken(reason) {
+  byId("token-form").hidden = false;
+  byId("token").focus();
+  return new Failure(say(reason));
+}
+
 async function answerOf(path, options) {
+  if (token && !POSSIBLE.test(token)) throw askForToken("impossible_token");
   let answer;
   try {
     answer = await fetch(path, { ...options, headers: headers() });
@@ -24,11 +40,7 @@ async function answerOf(path, options) {
     throw new Failure(say("unreachable"));
   }
   if (answer.ok) return answer;
-  if (answer.status === 401) {
-    byId("token-form").hidden = false;
-    byId("token").focus();
-    throw new Failure(say(token ? "wrong_token" : "token_label"));
-  }
+  if (answer.status === 401) throw askForToken(token ? "wrong_token" : "token_label");
   let message = answer.statusText;
   try { message = (await answer.json()).error.message; } catch { /* no JSON: the status must do */ }
   throw new Failure(message);
@@ -82,8 +94,8 @@ export async function attempt(action) {
 export function startToken(onToken) {
   byId("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    token = byId("token").value;
-    sessionStorage.setItem(TOKEN, token);
+    token = byId("token").value.trim();
+    remember();
     byId("token-form").hidden = true;
     byId("token").value = "";
     onToken();

@@ -6,7 +6,14 @@ import { LANGUAGES, figure, onLanguage, promptName, say } from "/page/texts.js";
 const byId = (id) => document.getElementById(id);
 const prompts = { continue: null, translate: null }; // what stands in the field of either task
 let task = "continue";
+let mostTokens = Infinity; // of the server
 let running = null;
+
+/** The longest continuation, within what the server allows. */
+function length() {
+  const wanted = Math.trunc(Number(byId("length").value)) || 64;
+  return Math.min(Math.max(1, wanted), mostTokens);
+}
 
 function request() {
   const text = byId("prompt").value;
@@ -16,7 +23,7 @@ function request() {
     : text;
   return {
     prompt,
-    max_tokens: Math.max(1, Number(byId("length").value) || 64),
+    max_tokens: length(),
     temperature: Number(byId("temperature").value),
     stop: translates || byId("stop-line").checked ? ["\n"] : null,
     stream: true,
@@ -122,5 +129,7 @@ export function startWriting() {
 
 /** Tell the tab the server's limits. */
 export function limitWriting(maxTokens) {
+  mostTokens = maxTokens;
   byId("length").max = maxTokens;
+  byId("length").value = length();
 }
