@@ -14,9 +14,8 @@ import http.client
 import logging
 import time
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scrapy import Request, Spider, signals
 from scrapy.core.scheduler import BaseScheduler
@@ -24,31 +23,25 @@ from scrapy.downloadermiddlewares.defaultheaders import DefaultHeadersMiddleware
 from scrapy.downloadermiddlewares.downloadtimeout import DownloadTimeoutMiddleware
 from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
 from scrapy.downloadermiddlewares.useragent import UserAgentMiddleware
-from scrapy.exceptions import IgnoreRequest, StopDownload
+from scrapy.exceptions import StopDownload
 from scrapy.extensions.throttle import AutoThrottle
 from scrapy.http import Response
 from scrapy.http.request import NO_CALLBACK
 
+from normistral.corpus.crawl.answers import (
+    HTML_TYPES,
+    Disallowed,
+    RobotsUnreachable,
+    redirect_target,
+    user_agent,
+)
 from normistral.corpus.crawl.archive import Answer
+from normistral.corpus.crawl.job import Job
 from normistral.corpus.crawl.robots import MAX_BYTES, MAX_REDIRECTS, Robots, rules_of_answer
-from normistral.corpus.crawl.urls import canonical, host_of, port_of
+from normistral.corpus.crawl.urls import host_of, port_of
 from normistral.recipe.crawl import CrawlSettings
 
-if TYPE_CHECKING:
-    from normistral.corpus.crawl.job import Job
-
 log = logging.getLogger(__name__)
-
-HTML_TYPES = ("text/html", "application/xhtml+xml")
-REDIRECTS = (301, 302, 303, 307, 308)
-
-
-class Disallowed(IgnoreRequest):
-    """robots.txt does not allow a URL."""
-
-
-class RobotsUnreachable(IgnoreRequest):
-    """A host could not be asked for its robots.txt."""
 
 
 def scrapy_settings(settings: CrawlSettings, log: Path) -> dict[str, Any]:
@@ -93,12 +86,6 @@ def scrapy_settings(settings: CrawlSettings, log: Path) -> dict[str, Any]:
         "LOG_FILE": str(log),
         "LOG_LEVEL": "INFO",
     }
-
-
-def user_agent(settings: CrawlSettings) -> str:
-    """How the crawler calls itself: name, version, and whom to write to."""
-    contact = settings.contact.removeprefix("mailto:")
-    return f"{settings.agent}/{version('normistral')} (+{contact})"
 
 
 class FrontierScheduler(BaseScheduler):
@@ -221,14 +208,6 @@ class RobotsGate:
         if kind and kind not in HTML_TYPES:
             request.meta["kind"] = kind
             raise StopDownload(fail=True)
-
-
-def redirect_target(answer: Response, max_characters: int = 1000) -> str | None:
-    """Where an answer sends us on to, if it does and that can be fetched."""
-    location = answer.headers.get(b"Location")
-    if answer.status not in REDIRECTS or not location:
-        return None
-    return canonical(location.decode("utf-8", "replace"), answer.url, max_characters)
 
 
 class KeepRaw:

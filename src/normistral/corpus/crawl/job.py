@@ -42,8 +42,7 @@ from scrapy.http import Response
 from twisted.internet.error import ConnectError, ConnectionClosed
 
 from normistral.corpus.crawl.addresses import PublicResolver
-from normistral.corpus.crawl.archive import Answer, Archive
-from normistral.corpus.crawl.fetching import (
+from normistral.corpus.crawl.answers import (
     HTML_TYPES,
     REDIRECTS,
     Disallowed,
@@ -51,6 +50,7 @@ from normistral.corpus.crawl.fetching import (
     redirect_target,
     user_agent,
 )
+from normistral.corpus.crawl.archive import Answer, Archive
 from normistral.corpus.crawl.frontier import Frontier
 from normistral.corpus.crawl.kept import KeptPages
 from normistral.corpus.crawl.page import Page, RawPage
