@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from normistral.errors import Stopped, UserError
-from normistral.inference import LoadedModel, fill_mask, fill_masks, load, mask_search
+from normistral.inference import LoadedModel, fill_mask, fill_masks, load, mask_search, reading
 from normistral.inference.mask_search import MaskedRow, Search, search
 from normistral.inference.reading import Row, never, predictions, target_log_probabilities
 from normistral.tokenizer import FIRST_ORDINARY_ID, MASK_ID
@@ -63,6 +63,20 @@ def test_a_batch_is_filled_as_each_text_alone_and_in_its_order(tiny: LoadedModel
             assert [each.probability for each in mask] == pytest.approx(
                 [each.probability for each in expected], rel=1e-3
             )
+
+
+def test_the_head_is_computed_for_a_few_rows_at_a_time(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{'<mask>' * masks} Oslo" for masks in (1, 1, 3, 2, 5)]
+    expected = fill_masks(tiny, texts)
+    widths: list[int] = []
+    head = tiny.model.get_output_embeddings()
+    noting = head.register_forward_pre_hook(lambda _, given: widths.append(len(given[0])))
+    monkeypatch.setattr(reading, "PLACES_AT_ONCE", 4)
+    assert [filling.text for filling in fill_masks(tiny, texts)] == [filling.text for filling in expected]
+    noting.remove()
+    assert widths == [4, 3, 5]
 
 
 def test_a_model_whose_head_does_more_than_multiply_is_asked_for_its_own_logits(

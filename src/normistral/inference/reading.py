@@ -24,8 +24,7 @@ CARDS_WAY_UP_TO = 512
 """Tokens of a single text up to which the head is computed at every place; its logits then take V × 2 kB."""
 
 PLACES_AT_ONCE = 512
-"""Places of a batch at which the head is computed together, where log-probabilities are all that is
-wanted."""
+"""Places of a batch at which the head is computed together: logits take V × 2 kB then."""
 
 HEAD_IS_A_MATRIX = ("mistral", "llama")
 """Architectures whose logits are the LM head's product with the last hidden state, and nothing more."""
@@ -147,7 +146,7 @@ def target_log_probabilities(
         else:
             chunks = map(
                 torch.Tensor.float,
-                torch.split(torch.cat(_logits(loaded, together, is_causal)), PLACES_AT_ONCE),
+                torch.split(torch.cat([*_logits(loaded, together, is_causal)]), PLACES_AT_ONCE),
             )
         found_M = torch.cat(
             [
@@ -239,22 +238,40 @@ def check_length(loaded: LoadedModel, tokens: int, what: str = "the text") -> No
         )
 
 
-def _logits(loaded: LoadedModel, rows: Sequence[Row], is_causal: bool) -> list[Tensor]:
-    """Float32 logits [M, V] of each row."""
+def _logits(loaded: LoadedModel, rows: Sequence[Row], is_causal: bool) -> Iterator[Tensor]:
+    """Float32 logits [M, V] of each row, made for a few rows at a time where there are many places."""
     model: Any = loaded.model
     if len(rows) == 1 and len(rows[0].tokens) <= CARDS_WAY_UP_TO:
         tokens_BT = torch.tensor([list(rows[0].tokens)], device=loaded.device)
         logits_TV = model(input_ids=tokens_BT, is_causal=is_causal, use_cache=False).logits[0]
-        return [logits_TV[_places(rows[0], loaded.device)].float()]
+        yield logits_TV[_places(rows[0], loaded.device)].float()
+        return
     tokens = [row.tokens for row in rows]
     if model.config.model_type not in HEAD_IS_A_MATRIX:
         tokens_BT, mask_BT = padded(loaded, tokens)
         logits_BTV = model(
             input_ids=tokens_BT, attention_mask=mask_BT, use_cache=False, is_causal=is_causal
         ).logits
-        return [logits_BTV[n, _places(row, loaded.device)].float() for n, row in enumerate(rows)]
-    logits_MV: Tensor = model.get_output_embeddings()(_picked(loaded, rows, is_causal)).float()
-    return list(torch.split(logits_MV, [len(row.places) for row in rows]))
+        yield from (logits_BTV[n, _places(row, loaded.device)].float() for n, row in enumerate(rows))
+        return
+    picked_MD = _picked(loaded, rows, is_causal)
+    head = model.get_output_embeddings()
+    begin = 0
+    for counts in _few_at_once([len(row.places) for row in rows]):
+        end = begin + sum(counts)
+        yield from torch.split(head(picked_MD[begin:end]).float(), counts)
+        begin = end
+
+
+def _few_at_once(counts: Sequence[int]) -> Iterator[list[int]]:
+    """The counts in groups of at most `PLACES_AT_ONCE` places, or of one row with more."""
+    group: list[int] = []
+    for count in counts:
+        if group and sum(group) + count > PLACES_AT_ONCE:
+            yield group
+            group = []
+        group.append(count)
+    yield group
 
 
 def _picked(loaded: LoadedModel, rows: Sequence[Row], is_causal: bool) -> Tensor:
