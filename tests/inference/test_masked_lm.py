@@ -130,6 +130,8 @@ def test_a_text_that_begins_with_a_mask_needs_a_start_token(masked_lm: NorMistra
 
 def test_what_it_saves_still_writes_causally(masked_lm: NorMistralForMaskedLM, tmp_path: Path) -> None:
     masked_lm.save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["architectures"] == ["MistralForCausalLM"]
     writer = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert type(writer) is MistralForCausalLM
     assert future_leak(writer, IDS) == 0.0
@@ -137,16 +139,24 @@ def test_what_it_saves_still_writes_causally(masked_lm: NorMistralForMaskedLM, t
 
 WITHOUT_THE_PACKAGE = """
 import json, sys
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-folder, sentence = sys.argv[1:]
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
+folder, sentence, saved = sys.argv[1:]
+without = pipeline("fill-mask", folder)  # first: a class once trusted is known for the rest of the process
 tokenizer = AutoTokenizer.from_pretrained(folder)
 names = [type(kind.from_pretrained(folder)).__name__ for kind in (AutoModelForCausalLM, AutoModel)]
 model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)
 batch = tokenizer(sentence, return_tensors="pt")
 at = batch.input_ids[0].tolist().index(tokenizer.mask_token_id)
 word = tokenizer.decode(model(**batch).logits[0, at].argmax())
+with_trust = pipeline("fill-mask", folder, trust_remote_code=True)
+model.save_pretrained(saved)
+tokenizer.save_pretrained(saved)
+again = AutoModelForMaskedLM.from_pretrained(saved, trust_remote_code=True)
+same = bool((again(**batch).logits == model(**batch).logits).all())
+kinds = [type(filler.model).__name__ for filler in (with_trust, without)]
 assert not any(name.partition(".")[0] == "normistral" for name in sys.modules), "normistral was imported"
-print(json.dumps([*names, type(model).__name__, word]))
+found = [*names, type(model).__name__, word, with_trust(sentence)[0]["token_str"], *kinds, same]
+print("\\n" + json.dumps(found))
 """
 
 
@@ -155,7 +165,7 @@ def test_a_published_folder_needs_trust_for_reading_alone_and_stands_without_thi
 ) -> None:
     folder = Path(shutil.copytree(published, tmp_path / "elsewhere"))
     run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), taught.masked_sentence],
+        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(folder), taught.masked_sentence, "saved"],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -166,4 +176,8 @@ def test_a_published_folder_needs_trust_for_reading_alone_and_stands_without_thi
     )
     assert run.returncode == 0, run.stderr
     names = json.loads(run.stdout.splitlines()[-1])
-    assert names == ["MistralForCausalLM", "MistralModel", "NorMistralForMaskedLM", taught.masked_word]
+    assert names[:3] == ["MistralForCausalLM", "MistralModel", "NorMistralForMaskedLM"]
+    assert names[3:5] == [taught.masked_word] * 2
+    # The trap that the card names: without trust the pipeline takes the class that writes, without a word.
+    assert names[5:7] == ["NorMistralForMaskedLM", "MistralForCausalLM"]
+    assert names[7], "a folder saved from the class is not read as the one it came from"

@@ -12,6 +12,7 @@ import torch
 
 from normistral.errors import UserError
 from normistral.inference import generate, load, save_quantised
+from normistral.publish import publish_model
 
 IDS = torch.tensor([list(range(20, 40))])
 
@@ -47,6 +48,24 @@ def test_a_saved_model_is_smaller_and_whole(saved: tuple[str, Path], tiny_model_
     )
     assert size < 0.55 * full
     assert generate(load(folder), "Oslo", 3).tokens == 3
+
+
+def test_config_and_card_are_the_published_ones_with_a_word_on_the_weights(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    begin, end = "---\nlicense: apache-2.0\n---\n\n# Tiny\n", "\nText.\n\n## Attribution\n\n- Æ\n"
+    card = begin + end.replace("## Att", "## GGUF files\n\n| x |\n\n## Att")
+    publish_model(tiny_model_folder, tiny_model_folder, tmp_path / "model", "bfloat16", card)
+    save_quantised(tmp_path / "model", tmp_path / "saved", "4bit")
+    published, quantised = (
+        json.loads((tmp_path / name / "config.json").read_text()) for name in ("model", "saved")
+    )
+    assert published.items() <= quantised.items()
+    assert quantised.keys() - published.keys() == {"quantization_config"}
+    written = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert written.startswith(f"{begin}\n> The weights in this folder are in 4 bits (nf4)")
+    assert written.endswith(f".\n{end}")
+    assert (tmp_path / "saved" / "modeling_normistral.py").is_file()
 
 
 def test_another_precision_than_the_saved_one_is_refused(saved: tuple[str, Path], tmp_path: Path) -> None:

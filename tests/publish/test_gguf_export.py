@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from normistral.errors import UserError
 from normistral.publish import publish_gguf, publish_model
-from normistral.publish.gguf import GGUF_SECTION
+from normistral.publish.gguf import GGUF_SECTION, OUR_CARDS
 from normistral.tokenizer import MASK_ID
 from normistral.weights import export_gguf, gguf_export, import_gguf, read_config, read_tensor, tensor_names
 
@@ -206,7 +206,7 @@ def test_the_file_says_what_the_folder_says(tiny_model_folder: Path, tmp_path: P
 
 
 def test_the_card_lists_the_files_of_the_folder(tiny_model_folder: Path, tmp_path: Path) -> None:
-    model, begin, end = tmp_path / "model", "# tiny\n\nOf it.\n\n", "## Attribution\n\n- Æ\n"
+    model, begin, end = tmp_path / "model", "# tiny\n\nOf it.\n\n", f"## Attribution\n\n- {OUR_CARDS} …\n"
     publish_model(tiny_model_folder, tiny_model_folder, model, "bfloat16", begin + end)
     publish_gguf(model, ("F16",), output=tmp_path / "elsewhere.gguf")
     assert (model / "README.md").read_text(encoding="utf-8") == begin + end
@@ -215,6 +215,16 @@ def test_the_card_lists_the_files_of_the_folder(tiny_model_folder: Path, tmp_pat
     rows = "".join(f"| {made.path.name} | {made.bytes / 1e6:.1f} MB |\n" for made in (larger, smaller))
     card = (model / "README.md").read_text(encoding="utf-8")
     assert card == f"{begin}{GGUF_SECTION}| File | Size |\n|---|---:|\n{rows}\n{end}"
+
+
+def test_a_card_of_others_is_not_touched(tiny_model_folder: Path, tmp_path: Path) -> None:
+    model, card = tmp_path / "model", "---\n# a comment\n---\n# Model Card for X\n\n# Usage\n"
+    publish_model(tiny_model_folder, tiny_model_folder, model, "bfloat16", card)
+    (made,) = publish_gguf(model, ("F16",))
+    assert made.path.name == "model-F16.gguf"  # the folder's name: the first heading is no name
+    assert (model / "README.md").read_text(encoding="utf-8") == card
+    (model / "README.md").write_bytes(b"# caf\xe9\n")
+    assert publish_gguf(model, ("F16",))[0].path == made.path
 
 
 def test_rows_without_a_token_are_marked_as_unused(scaled_folder: Path, tmp_path: Path) -> None:
@@ -293,6 +303,8 @@ def test_wrong_places_and_kinds_are_said_in_a_sentence(tiny_model_folder: Path, 
         publish_gguf(tiny_model_folder, ("Q5_K",))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="given twice"):
         publish_gguf(tiny_model_folder, ("Q8_0", "Q8_0"))
+    with pytest.raises(UserError, match="'org/name' cannot be part of a file's name"):
+        publish_gguf(tiny_model_folder, ("Q8_0",), "org/name")
     with pytest.raises(UserError, match="one file and 2 kinds"):
         publish_gguf(tiny_model_folder, ("Q8_0", "Q4_0"), output=tmp_path / "both.gguf")
     with pytest.raises(UserError, match="is a folder"):

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from normistral.cli.main import main
+from normistral.inference import save_quantised
 from normistral.publish import failures, publish_gguf, publish_model, verify_model
 from normistral.weights import gguf_export
 
@@ -52,6 +53,19 @@ def test_a_whole_folder_passes_every_check(
     names = ["weights", "transformers", "tokenizer", "context", "special ids", "mask", "attention"]
     assert [check["name"] for check in checks] == [*names, "Tiny-Q8_0.gguf"]
     assert [check["passed"] for check in checks] == [True] * 7 + [True if HAS_LLAMA_CPP else None]
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_a_quantised_folder_passes_too(whole: Path, tmp_path: Path, quantize: Any) -> None:
+    model = AutoModelForCausalLM.from_pretrained(whole)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 5] *= 40  # a column that LLM.int8() treats apart
+    folder = copy(whole, tmp_path)
+    model.save_pretrained(folder)
+    save_quantised(folder, tmp_path / "quantised", quantize)
+    checks = verify_model(tmp_path / "quantised")
+    assert [check for check in checks if check.passed is not True] == []
+    assert checks[0].detail.startswith("quantised weights")
 
 
 def copy(whole: Path, place: Path) -> Path:
@@ -150,7 +164,9 @@ def test_the_command_writes_gguf_beside_the_weights_or_where_it_is_told(
     [
         (("--gguf", "Q5_K"), "Q5_K"),
         ((), "--gguf KIND"),
-        (("--gguf", "F16", "--corpus", "run"), "one of them"),
+        (("--gguf", "F16", "--corpus", "run"), "--corpus is for a corpus"),
+        (("--gguf", "F16", "--upload", "org/name"), "uploaded by `hf upload`"),
+        (("--gguf", "F16", "--public"), "--public is for a corpus"),
         (("--corpus", "run", "--out", "x"), "--out goes with --gguf"),
     ],
 )

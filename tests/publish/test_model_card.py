@@ -13,8 +13,10 @@ import yaml
 
 from normistral.inference import fill_mask, generate, load
 from normistral.model.config import ModelConfig
+from normistral.pipeline.result_stages import _hub_id
 from normistral.publish import CardFacts, ScoreFacts, SourceFacts, StageFacts, model_card, publish_model
 from normistral.publish.card import BYTES_PER_WEIGHT_4BIT, BYTES_PER_WEIGHT_8BIT, quantised_bytes
+from normistral.publish.gguf import OUR_CARDS
 from normistral.recipe import ObjectiveSettings, ScheduleSettings, TrainingSettings
 from normistral.tokenizer import TokenizerRow
 
@@ -84,6 +86,28 @@ def test_the_front_matter_is_what_the_hub_reads(facts: CardFacts) -> None:
     assert metadata["base_model"] == "mistralai/Mistral-Nemo-Base-2407"
     assert metadata["datasets"] == ["ltg/saami-web"]
     assert metadata["library_name"] == "transformers"
+    twice = replace(facts, sources=(facts.sources[1], replace(facts.sources[1], name="more")))
+    assert front_matter(model_card(twice))["datasets"] == ["ltg/saami-web"]
+    own = front_matter(model_card(replace(facts, licence="Llama 3.2 Community")))
+    assert (own["license"], own["license_name"]) == ("other", "llama-3.2-community")
+
+
+def test_a_card_made_here_is_known_as_such(facts: CardFacts) -> None:
+    assert OUR_CARDS in model_card(facts)
+
+
+@pytest.mark.parametrize(
+    ("path", "hub_id"),
+    [
+        ("hub:ltg/saami-web?config=sme&split=train", "ltg/saami-web"),
+        ("HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M"),
+        ("sample:bokmaalsordboka", None),
+        ("some/deep/folder", None),
+        ("/", None),
+    ],
+)
+def test_the_hub_is_named_by_ids_alone(path: str, hub_id: str | None) -> None:
+    assert _hub_id(path) == hub_id
 
 
 def test_what_is_not_known_has_no_key_in_the_front_matter(facts: CardFacts) -> None:

@@ -46,6 +46,44 @@ def test_a_folder_is_whole_or_the_old_one_stays(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_kill_between_the_old_folder_and_the_new_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").touch()
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt), whole_folder(path) as temporary:
+            (temporary / "new").touch()
+    assert not path.exists()
+    with pytest.raises(RuntimeError), whole_folder(path):
+        raise RuntimeError
+    assert [file.name for file in path.iterdir()] == ["old"]
+    with whole_folder(path) as temporary:
+        (temporary / "new").touch()
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "large disk" / "model").mkdir(parents=True)
+    (tmp_path / "large disk" / "model" / "old").touch()
+    (tmp_path / "model").symlink_to(tmp_path / "large disk" / "model")
+    with whole_folder(tmp_path / "model") as temporary:
+        assert temporary.parent == tmp_path / "large disk"
+        (temporary / "new").touch()
+    assert (tmp_path / "model").is_symlink()
+    assert [file.name for file in (tmp_path / "model").iterdir()] == ["new"]
+
+
 def test_leftovers_of_a_kill_are_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / "folder.partial").mkdir()
     (tmp_path / "folder.partial" / "half").write_text("", encoding="utf-8")

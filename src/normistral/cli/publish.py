@@ -45,7 +45,7 @@ def publish_command(
         typer.Option(help="A licence that may be passed on though it is not known as one; repeatable."),
     ] = None,
     upload: Annotated[
-        str | None, typer.Option(metavar="ORG/NAME", help="Put it on the Hugging Face Hub.")
+        str | None, typer.Option(metavar="ORG/NAME", help="Put the data set on the Hugging Face Hub.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Let everybody see a new repository.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line last.")] = False,
@@ -57,7 +57,21 @@ def publish_command(
     normistral publish --corpus runs/saami --source crawl saami-web --contact you@example.org
     """
     if gguf:
-        _publish_gguf(folder, gguf, out, bool(corpus), name, as_json)
+        of_a_corpus = {
+            "--corpus": corpus,
+            "--source": source,
+            "--description": description,
+            "--contact": contact,
+            "--accept-licence": accept_licence,
+            "--upload": upload,
+            "--public": public,
+        }
+        if others := [option for option, value in of_a_corpus.items() if value]:
+            raise UserError(
+                f"--gguf writes a model's files and {others[0]} is for a corpus: leave one of them out"
+                + ("; a model's folder is uploaded by `hf upload`" if upload else "")
+            )
+        _publish_gguf(folder, gguf, out, name, as_json)
         return
     if corpus is None:
         raise UserError(
@@ -95,14 +109,10 @@ def publish_command(
         print(f"uploaded to {address}{'' if public else ' (private, if the repository is new)'}")
 
 
-def _publish_gguf(
-    folder: Path, kinds: list[str], out: Path | None, has_corpus: bool, name: str, as_json: bool
-) -> None:
+def _publish_gguf(folder: Path, kinds: list[str], out: Path | None, name: str, as_json: bool) -> None:
     from normistral.publish import publish_gguf
     from normistral.records import RunFolder
 
-    if has_corpus:
-        raise UserError("--gguf writes a model and --corpus a corpus; give one of them")
     run = RunFolder(folder)
     model = run.published_model if (run.published_model / "config.json").is_file() else folder
     reports = publish_gguf(model, kinds, name or None, out)  # type: ignore[arg-type]  # kinds are checked there

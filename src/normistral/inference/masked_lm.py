@@ -15,12 +15,26 @@ Shapes: B texts, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from torch.nn.functional import cross_entropy
 from transformers import MistralForCausalLM
 from transformers.modeling_outputs import MaskedLMOutput
+
+if Version(transformers.__version__) < Version("5.2"):
+    raise ImportError(
+        f"NorMistralForMaskedLM needs transformers 5.2 or later; {transformers.__version__} does not "
+        "listen to is_causal, and would read padded texts causally without a word"
+    )
+
+MODELLING_FILE = "modeling_normistral.py"
+"""What this file is called in a model's folder."""
 
 
 class NorMistralForMaskedLM(MistralForCausalLM):  # type: ignore[no-untyped-call]
@@ -102,6 +116,24 @@ class NorMistralForMaskedLM(MistralForCausalLM):  # type: ignore[no-untyped-call
                 "a text begins with <mask> and nothing stands before it to predict it from: "
                 "put the start token or a word first"
             )
+
+    def save_pretrained(self, save_directory: Any, *rest: Any, **options: Any) -> None:
+        """Write a folder that writes and reads as the one it was loaded from, with this file in it.
+
+        Args:
+            save_directory: the folder.
+            rest: as `options`.
+            options: of `PreTrainedModel.save_pretrained`.
+        """
+        super().save_pretrained(save_directory, *rest, **options)
+        folder = Path(save_directory)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # Readers that know no auto_map (llama.cpp, vLLM) go by the architecture: the weights are a writer's.
+        config["architectures"] = [MistralForCausalLM.__name__]
+        config["auto_map"] = {"AutoModelForMaskedLM": f"{Path(MODELLING_FILE).stem}.{type(self).__name__}"}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if Path(__file__).resolve() != (folder / MODELLING_FILE).resolve():
+            shutil.copyfile(__file__, folder / MODELLING_FILE)
 
     @classmethod
     def can_generate(cls) -> bool:

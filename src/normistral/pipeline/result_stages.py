@@ -151,7 +151,7 @@ def _card_facts(context: RunContext) -> CardFacts:
                 repeats=plan[source.name].repeats,
                 attribution=source.attribution or (sample.attribution if sample else None),
                 home_page=source.home_page or (sample.home_page if sample else None),
-                hub_id=source.path.removeprefix("hub:") if source.path.startswith("hub:") else None,
+                hub_id=_hub_id(source.path) if source.path.startswith("hub:") else None,
             )
             for source in recipe.corpus.sources
             for sample in (_sample_of(source.path),)
@@ -171,7 +171,7 @@ def _card_facts(context: RunContext) -> CardFacts:
         context_length=recipe.published_context_length,
         precision=f"{runtime.dtype} compute, float32 weights and optimizer state",
         hardware=", ".join(machine_facts(runtime).values()),
-        base_hub_id=recipe.base.model.removeprefix("hub:") if recipe.base.model.startswith("hub:") else None,
+        base_hub_id=_hub_id(recipe.base.model),
         base_home_page=base_sample.home_page if base_sample else None,
         base_licence=base_sample.licence if base_sample else None,
         base_attribution=base_sample.attribution if base_sample else None,
@@ -190,6 +190,13 @@ def _card_facts(context: RunContext) -> CardFacts:
         masked_sentence=next(iter(recipe.evaluation.masked_sentences), DEFAULT_MASKED_SENTENCE),
         versions=software_versions(),
     )
+
+
+def _hub_id(path: str) -> str | None:
+    """`ORG/NAME` of `hub:ORG/NAME?config=…`, or of a bare `ORG/NAME` that is no folder here; else None."""
+    name = path.removeprefix("hub:").partition("?")[0]
+    is_on_hub = path.startswith("hub:") or not Path(path).exists()
+    return name if is_on_hub and HUB_ID.fullmatch(name) else None
 
 
 def _public_name(base: str) -> str:

@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined
 from normistral.inference.fill_mask import spell_masks
 from normistral.languages import PROGRAM_TEXT, language_name
 from normistral.model.config import ModelConfig
+from normistral.publish.licences import hub_licence
 from normistral.recipe import ObjectiveSettings, TrainingSettings
 from normistral.tokenizer import FIRST_ORDINARY_ID, TokenizerRow
 
@@ -197,16 +198,23 @@ def quantised_bytes(model: ModelConfig, bytes_per_weight: float) -> float:
 def _front_matter(facts: CardFacts) -> str:
     """The hub's metadata; only what is known."""
     metadata: dict[str, Any] = {
-        "license": facts.licence.lower(),
+        **_licence(facts.licence),
         "language": [code.partition("_")[0] for code in _languages(facts)],
         "base_model": facts.base_hub_id,
-        "datasets": [source.hub_id for source in facts.sources if source.hub_id],
+        "datasets": list(dict.fromkeys(source.hub_id for source in facts.sources if source.hub_id)),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["continual-pretraining", "masked-next-token-prediction", "bidirectional"],
     }
     known = {key: value for key, value in metadata.items() if value}
     return yaml.safe_dump(known, sort_keys=False, allow_unicode=True).strip()
+
+
+def _licence(licence: str) -> dict[str, str]:
+    known = hub_licence(licence)
+    if known:
+        return {"license": known}
+    return {"license": "other", "license_name": licence.lower().replace(" ", "-")}
 
 
 def _languages(facts: CardFacts) -> list[str]:

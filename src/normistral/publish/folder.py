@@ -24,6 +24,7 @@ from torch import Tensor
 
 from normistral.errors import UserError
 from normistral.inference import masked_lm
+from normistral.inference.masked_lm import MODELLING_FILE
 from normistral.model.config import ModelConfig
 from normistral.records import sha256_of_file
 from normistral.tokenizer import TOKENIZER_FILE, TokenRoles, check_trainable
@@ -33,8 +34,7 @@ PublishedDtype = Literal["bfloat16", "float32"]
 
 APACHE_LICENCE = "apache-2.0"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-MODELLING_FILE = "modeling_normistral.py"
-AUTO_MAP = {"AutoModelForMaskedLM": f"modeling_normistral.{masked_lm.NorMistralForMaskedLM.__name__}"}
+AUTO_MAP = {"AutoModelForMaskedLM": f"{Path(MODELLING_FILE).stem}.{masked_lm.NorMistralForMaskedLM.__name__}"}
 """For reading alone, so that writing needs no trust in a folder's code."""
 LICENCE_TEXT = "LICENSE-Apache-2.0.j2"
 

@@ -10,7 +10,11 @@ from normistral.errors import UserError
 from normistral.records import whole_file
 from normistral.weights import GGUF_KINDS, ExportReport, GgufKind, export_gguf, read_config
 
-CARD_HEADING = re.compile(r"^# ([A-Za-z0-9][A-Za-z0-9_.-]*)$", re.MULTILINE)
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+CARD_HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+OUR_CARDS = "The method is that of NorMistral-11b-warm"
+"""Words that stand in every card made here. Others' cards stay as they are."""
 GGUF_SUFFIX = ".gguf"
 GGUF_SECTION = """## GGUF files
 
@@ -35,7 +39,7 @@ def publish_gguf(
 
     Raises:
         UserError: if a kind is unknown or given twice, several kinds shall go into one file, or as
-            `export_gguf`.
+            `export_gguf`, or the name is no file's.
     """
     unknown = [kind for kind in kinds if kind not in GGUF_KINDS]
     if unknown:
@@ -44,6 +48,8 @@ def publish_gguf(
         raise UserError(f"a GGUF kind is given twice: {', '.join(kinds)}")
     read_config(model)
     name = name or model_name(model)
+    if not NAME.fullmatch(name):
+        raise UserError(f"'{name}' cannot be part of a file's name: give letters, digits, '.', '-' and '_'")
     is_file = output is not None and output.suffix == GGUF_SUFFIX
     if is_file and len(kinds) > 1:
         raise UserError(f"{output} is one file and {len(kinds)} kinds are asked for; give a folder")
@@ -54,7 +60,8 @@ def publish_gguf(
         return (output or model) / gguf_file_name(name, kind)
 
     reports = [export_gguf(model, place(kind), kind, name) for kind in kinds]
-    list_in_card(model)
+    if any(report.path.parent.resolve() == model.resolve() for report in reports):
+        list_in_card(model)
     return reports
 
 
@@ -62,18 +69,23 @@ def list_in_card(model: Path) -> None:
     """Tell in a model folder's card which GGUF files lie there, instead of what it told before.
 
     Args:
-        model: the folder. One without a card, or without such a file, stays as it is.
+        model: the folder. One without such a file, or without a card made here, stays as it is.
     """
     card, files = model / "README.md", sorted(model.glob(f"*{GGUF_SUFFIX}"))
-    if not files or not card.is_file():
+    text = _read_card(model)
+    if not files or OUR_CARDS not in text:
         return
     rows = [f"| {file.name} | {file.stat().st_size / 1e6:,.1f} MB |" for file in files]
     section = GGUF_SECTION + "\n".join(["| File | Size |", "|---|---:|", *rows, "", ""])
-    text = card.read_text(encoding="utf-8")
-    text = re.sub(rf"{re.escape(GGUF_SECTION)}(?:\|.*\n)*\n?", "", text)
+    text = without_gguf_section(text)
     before, attribution, after = text.partition("## Attribution\n")
     with whole_file(card) as temporary:
         temporary.write_text(f"{before.rstrip()}\n\n{section}{attribution}{after}", encoding="utf-8")
+
+
+def without_gguf_section(text: str) -> str:
+    """A card's text without the list of GGUF files."""
+    return re.sub(rf"{re.escape(GGUF_SECTION)}(?:\|.*\n)*\n?", "", text)
 
 
 def gguf_file_name(name: str, kind: GgufKind) -> str:
@@ -82,9 +94,14 @@ def gguf_file_name(name: str, kind: GgufKind) -> str:
 
 
 def model_name(model: Path) -> str:
-    """What a model folder calls its model: the heading of its card, else the folder's own name."""
+    """What a model folder calls its model: the first heading of its card, if that is one word, else the
+    folder's own name."""
+    heading = CARD_HEADING.search(FRONT_MATTER.sub("", _read_card(model)))
+    return heading[1] if heading and NAME.fullmatch(heading[1]) else model.resolve().name
+
+
+def _read_card(model: Path) -> str:
     try:
-        heading = CARD_HEADING.search((model / "README.md").read_text(encoding="utf-8"))
+        return (model / "README.md").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        heading = None
-    return heading[1] if heading else model.resolve().name
+        return ""

@@ -21,7 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from normistral.errors import UserError
 from normistral.inference import future_leak
+from normistral.inference.leak import plain_int8
 from normistral.inference.load import bar_on_terminals_alone
+from normistral.inference.quantise import require_packages
 from normistral.publish.llama_cpp import LlamaCpp, opened_by_llama_cpp, prepared_for_llama_cpp
 from normistral.tokenizer import load_tokenizer
 from normistral.weights import StoredTensors, read_config
@@ -64,6 +66,7 @@ class _Opened:
     """What later checks need of earlier ones."""
 
     folder: Path
+    is_quantised: bool = False
     model: PreTrainedModel | None = None
     tokenizer: Any = None
     checks: list[Check] = field(default_factory=list)
@@ -87,13 +90,15 @@ def verify_model(folder: Path) -> list[Check]:
         The checks in the order they were made.
 
     Raises:
-        UserError: if it is no model folder.
+        UserError: if it is no model folder, or its weights are quantised and bitsandbytes is missing.
 
     Example:
         >>> verify_model(Path("runs/quickstart/model"))  # doctest: +SKIP
     """
-    read_config(folder)
-    opened = _Opened(folder)
+    config = read_config(folder)
+    if config.get("quantization_config"):
+        require_packages(f"{folder}, whose weights are quantised,")
+    opened = _Opened(folder, is_quantised=bool(config.get("quantization_config")))
     opened.look("weights", _weights)
     opened.look("transformers", _open)
     for name, check in (
@@ -117,7 +122,9 @@ def _weights(opened: _Opened) -> tuple[bool, str]:
             parameters += values.numel()
             if values.is_floating_point() and not torch.isfinite(values.abs().max().float()):
                 return False, f"{name} holds values that are no numbers"
-    return True, f"{parameters:,} parameters in {len(stored.files)} tensors, all of them numbers"
+    # Quantised weights are packed, several to a value, and their scales are stored beside them.
+    what = "quantised weights" if opened.is_quantised else f"{parameters:,} parameters"
+    return True, f"{what} in {len(stored.files)} tensors, all of them numbers"
 
 
 def _open(opened: _Opened) -> tuple[bool, str]:
@@ -221,7 +228,8 @@ def _mask(opened: _Opened) -> tuple[bool, str]:
 def _attention(opened: _Opened) -> tuple[bool, str]:
     assert opened.model is not None, "the model did not open"
     ids = opened.tokenizer(TEXTS[0]).input_ids[:12]
-    causal, both = (future_leak(opened.model, ids, is_causal) for is_causal in (True, False))
+    with plain_int8(opened.model):
+        causal, both = (future_leak(opened.model, ids, is_causal) for is_causal in (True, False))
     if causal > LEAK_SHARE * max(both, 1.0):
         return False, f"the causal model sees the future (an earlier logit moves by {causal:.3g})"
     if both == 0:

@@ -14,6 +14,7 @@ from typing import Any
 from normistral.errors import naming_full_disk
 
 TEMPORARY_SUFFIX = ".partial"
+REPLACED_SUFFIX = ".replaced"
 
 
 @contextmanager
@@ -43,13 +44,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a temporary empty folder to fill; it replaces `path` when the block ends well, and nothing
-    otherwise.
+    otherwise. A folder that is replaced is moved aside first and removed last; after a kill in between, the
+    next call for the same path puts it back. Where `path` is a link, what it leads to is replaced.
 
     Raises:
         UserError: if the disk is full; the temporary folder is removed first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    temporary = unfinished_folder(path)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    _put_back(path)
     shutil.rmtree(temporary, ignore_errors=True)
     with naming_full_disk(path):
         try:
@@ -61,9 +64,37 @@ def whole_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
-        flush_to_disk(path.parent)
+        replace_folder(path)
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Where a folder is filled before it stands at `path`: beside it, or beside what `path` links to."""
+    target = _target(path)
+    return target.with_name(target.name + TEMPORARY_SUFFIX)
+
+
+def replace_folder(path: Path) -> None:
+    """Let `unfinished_folder(path)` take the place of `path`. What stands there is removed last."""
+    target = _target(path)
+    aside = target.with_name(target.name + REPLACED_SUFFIX)
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        target.rename(aside)
+    unfinished_folder(path).rename(target)
+    flush_to_disk(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(path: Path) -> None:
+    """Undo a replacement that a kill cut in two."""
+    target = _target(path)
+    aside = target.with_name(target.name + REPLACED_SUFFIX)
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+
+
+def _target(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
 
 
 def flush_to_disk(path: Path) -> None:

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from normistral.errors import UserError, naming_full_disk
 from normistral.records import flush_to_disk, whole_folder
-from normistral.records.files import TEMPORARY_SUFFIX
+from normistral.records.files import unfinished_folder
 from normistral.weights import StoredTensors, WrittenModel, copy_files, tensor_names
 from normistral.weights.model_folder import LM_HEAD, MAX_SHARD_BYTES, Box, check_replaceable
 from normistral.weights.parallel_folder import (
@@ -120,7 +120,7 @@ def save_tensors(
     tied = bool(config.get("tie_word_embeddings", False))
     shapes = {name: tuple(tensors[name].shape) for name in tensors if not (tied and name == LM_HEAD)}
     files = plan_weights_files(shapes, dtype, max_shard_bytes)
-    partial = folder.with_name(folder.name + TEMPORARY_SUFFIX)
+    partial = unfinished_folder(folder)
     is_first = _rank() == 0
     with ExitStack() as opened:
         with _agreed(folder), naming_full_disk(folder):

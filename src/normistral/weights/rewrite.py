@@ -25,7 +25,7 @@ from torch import Tensor
 from normistral.errors import UserError, naming_full_disk
 from normistral.progress import tracked
 from normistral.records import flush_to_disk, read_json, sha256_of_json, write_json
-from normistral.records.files import TEMPORARY_SUFFIX
+from normistral.records.files import replace_folder, unfinished_folder
 from normistral.weights.model_folder import (
     INDEX_FILE,
     LM_HEAD,
@@ -88,7 +88,7 @@ def rewrite_model_folder(
     held: dict[Path, list[str]] = {}
     for name, file in tensor_names(source).items():
         held.setdefault(file, []).append(name)
-    folder = output.with_name(output.name + TEMPORARY_SUFFIX)
+    folder = unfinished_folder(output)
     with naming_full_disk(output, f"{folder} keeps the files that are finished"):
         finished = _go_on(folder, [list(held.values()), _state(held), config, sorted(replace), made_from])
         for file, names in tracked(held.items(), f"writing {output.name}", len(held), "files"):
@@ -107,9 +107,7 @@ def rewrite_model_folder(
         for path in sorted(folder.iterdir()):
             flush_to_disk(path)
         (folder / FINISHED_FILE).unlink()
-        shutil.rmtree(output, ignore_errors=True)
-        folder.replace(output)
-        flush_to_disk(output.parent)
+        replace_folder(output)
     return written
 
 
