@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import signal
+import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -19,6 +21,7 @@ from normistral.corpus.documents import Document
 from normistral.corpus.sources import list_files, read_file, read_source
 from normistral.corpus.sources.http_response import body_of, parsed_response
 from normistral.corpus.sources.pages import decoded_page
+from normistral.corpus.steps import extract
 from normistral.corpus.steps.extract import ExtractText, nesting
 from normistral.errors import UserError
 from normistral.recipe import ExtractSettings, SourceSettings
@@ -321,6 +324,25 @@ def test_a_page_that_takes_too_long_is_dropped() -> None:
     assert not isinstance(verdict, Document)
     assert verdict.rule == "max_seconds"
     assert isinstance(step.judge(page(PAGE.format(head=""))), Document)
+
+
+def test_an_interruption_that_was_forgotten_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract, "AGAIN_AFTER_SECONDS", 0.05)
+    forgotten, began = [], time.process_time()
+
+    def work() -> None:
+        while time.process_time() < began + 20:
+            pass
+
+    with pytest.raises(extract._TooLong), extract._limited(0.1):
+        try:
+            work()
+        except extract._TooLong as first:  # as Python does in callbacks from C
+            forgotten.append(first)
+        work()
+    assert len(forgotten) == 1
+    assert time.process_time() < began + 10
+    assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0.0
 
 
 def test_a_page_gives_the_same_text_whatever_was_read_before() -> None:

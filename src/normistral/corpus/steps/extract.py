@@ -37,6 +37,8 @@ VOID = frozenset(
 """Elements that hold nothing, and those that a browser closes where the next one begins."""
 PAGES_BETWEEN_CACHES = 500
 """Trafilatura's caches grow with the pages they have seen; after so many they are emptied."""
+AGAIN_AFTER_SECONDS = 0.5
+"""CPU time between two attempts to interrupt a page."""
 
 
 class _TooLong(BaseException):
@@ -150,18 +152,28 @@ def _resiliparse(settings: ExtractSettings) -> Callable[[str], str | None]:
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise `_TooLong` in the block after so many CPU-seconds; only a main thread can be interrupted."""
+    """Raise `_TooLong` in the block after so many CPU-seconds; only a main thread can be interrupted.
+
+    It is raised again for as long as the block goes on: where the first falls into a callback from C (of the
+    garbage collector, or a `__del__`), Python prints it and forgets it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    is_over = False
+
     def interrupt(_signal: int, _frame: Any) -> None:
-        raise _TooLong
+        if not is_over:
+            raise _TooLong
 
     before = signal.signal(signal.SIGVTALRM, interrupt)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, AGAIN_AFTER_SECONDS)
     try:
-        yield
+        try:
+            yield
+        finally:
+            is_over = True
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
