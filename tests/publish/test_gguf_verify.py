@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from normistral.cli.main import main
 from normistral.inference import save_quantised
-from normistral.publish import failures, publish_gguf, publish_model, verify_model
+from normistral.publish import failures, publish_gguf, publish_model, verify, verify_model
 from normistral.weights import gguf_export
 
 HAS_LLAMA_CPP = True
@@ -66,6 +68,14 @@ def test_a_quantised_folder_passes_too(whole: Path, tmp_path: Path, quantize: An
     checks = verify_model(tmp_path / "quantised")
     assert [check for check in checks if check.passed is not True] == []
     assert checks[0].detail.startswith("quantised weights")
+
+
+def test_what_the_library_warns_of_counts_and_deprecations_do_not() -> None:
+    with verify._warnings() as said:
+        warnings.warn("an old name", DeprecationWarning, stacklevel=1)
+        warnings.warn("rows were left out", UserWarning, stacklevel=1)
+        logging.getLogger("transformers").warning("some weights are new")
+    assert said == ["some weights are new", "rows were left out"]
 
 
 def copy(whole: Path, place: Path) -> Path:

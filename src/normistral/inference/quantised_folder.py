@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from normistral.errors import UserError
-from normistral.inference.load import load
+from normistral.inference.load import bar_on_terminals_alone, load
 from normistral.inference.masked_lm import MODELLING_FILE
 from normistral.inference.quantise import Quantization
 from normistral.records import whole_folder
@@ -53,7 +53,8 @@ def save_quantised(model: Path, output: Path, quantize: Quantization) -> dict[st
         raise UserError(f"model {model} is quantised already: give the folder with its full weights")
     with whole_folder(output) as temporary:
         weights: Any = loaded.model
-        weights.save_pretrained(temporary, max_shard_size=SHARD_SIZE)
+        with bar_on_terminals_alone():
+            weights.save_pretrained(temporary, max_shard_size=SHARD_SIZE)
         copy_files(model, temporary)
         copy_files(model, temporary, COPIED)
         own = read_config(temporary)
