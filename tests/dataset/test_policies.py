@@ -132,16 +132,17 @@ def test_every_policy_keeps_totals_caps_floors_and_replay(
     given = [SourceTokens(f"s{i}", f"l{i % 3}", n) for i, n in enumerate(tokens)]
     weights = {source.name: 1.0 + i for i, source in enumerate(given[1:])} if policy == "explicit" else {}
     made = mixture(policy=policy, weights=weights, max_repeats=cap, min_share=floor, replay={"s0": share})
-    try:
-        plan = plan_by_policy(given, made, sequences)
-    except UserError:  # too little text, or floors that leave no room
-        enough = sum(most_sequences(n, LENGTH, cap) for n in tokens[1:]) >= sequences
-        assert not enough or len(tokens[1:]) * floor > 1 - share - 1 / sequences
+    most, *most_of_others = [most_sequences(n, LENGTH, cap) for n in tokens]
+    replay = min(round(share * sequences), most)
+    rest = sequences - replay
+    floors = sum(min(math.ceil(floor * sequences), of_source) for of_source in most_of_others)
+    if sum(most_of_others) < rest or floors > rest:
+        with pytest.raises(UserError):
+            plan_by_policy(given, made, sequences)
         return
+    plan = plan_by_policy(given, made, sequences)
     assert sum(plan.counts) == sequences
-    replayed = plan.sources[0]
-    most = most_sequences(tokens[0], LENGTH, cap)
-    assert replayed.sequences == min(round(share * sequences), most)
+    assert plan.sources[0].sequences == replay
     for source in plan.sources:
         assert source.repeats <= cap + 1e-9
     for source in plan.sources[1:]:

@@ -226,8 +226,9 @@ def _counts_by_policy(
     floors = {name: min(floor, cap) for name, cap in own_caps.items()}
     if sum(floors.values()) > sequences:
         raise UserError(
-            f"mixture.min_share = {settings.min_share:g} for each of {len(sources)} sources is more than the "
-            f"{sequences / total:.0%} of the run that replay leaves; lower it"
+            f"mixture.min_share = {settings.min_share:g} for each of {len(sources)} sources takes "
+            f"{sum(floors.values()):,} sequences (whole ones), and replay leaves {sequences:,} of the run's "
+            f"{total:,}; lower it"
         )
     if not sources:
         return {}, {}, set()
