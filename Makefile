@@ -38,7 +38,7 @@ unit: $(INSTALLED)
 	$(BIN)/pytest
 
 test-all: lint types layers  ## The slow tests too (whole runs, kills, downloads).
-	$(BIN)/pytest -m 'slow or not slow'
+	$(BIN)/pytest -m 'slow or not slow' --hypothesis-profile default
 
 benchmark: $(INSTALLED)  ## Tokens per second of our training step beside Hugging Face's.
 	$(BIN)/python benchmarks/train_throughput.py

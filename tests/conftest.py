@@ -7,12 +7,16 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from normistral.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID, save_tokenizer, train_tokenizer
+
+# `make test` tries the same examples each time, `make test-all` (profile `default`) others.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
 
 # What a shell starts in the background ignores Ctrl-C, and so would every command that tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
