@@ -51,6 +51,7 @@ MEET = """\
 import os, sys
 import torch
 import torch.distributed as dist
+from normistral.launch import end_process
 from normistral.recipe import RuntimeSettings
 from normistral.training import Runtime, process_group
 with process_group(Runtime("cpu", "float32", 1), RuntimeSettings()) as mesh:
@@ -58,7 +59,9 @@ with process_group(Runtime("cpu", "float32", 1), RuntimeSettings()) as mesh:
     dist.all_reduce(total)
     assert dist.get_node_local_rank() == dist.get_rank()
     line = f"{{dist.get_world_size()}} {{total.item():.0f}} {{' '.join(sys.argv[1:])}}"
-    open(f"{{os.environ['CALLS']}}-{{dist.get_rank()}}", "w").write(line)
+    with open(f"{{os.environ['CALLS']}}-{{dist.get_rank()}}", "w") as file:
+        file.write(line)
+end_process(0)
 """
 
 
