@@ -171,7 +171,7 @@ def test_each_line_of_a_file_has_its_line_of_answer(
     told = [line for line in capsys.readouterr().err.splitlines() if "was cut" in line]
     assert [line.split(":")[1] for line in told] == [f" --file {file}, line {line}" for line in (1, 3)]
     assert run(monkeypatch, "score", model, "--file", str(file)) == 0
-    assert "2 empty lines have no answer" in capsys.readouterr().err
+    assert "2 of 4 lines are empty and have no answer" in capsys.readouterr().err
 
 
 def test_a_prompt_of_a_file_is_taken_as_it_stands(

@@ -50,7 +50,8 @@ class GivenTexts:
     def tell_of_empty_lines(self) -> None:
         """Say on the error stream that answers are fewer than lines."""
         if empty := self.lines_in_file - len(self.lines):
-            print(f"normistral: {self.source}: {empty} empty lines have no answer", file=sys.stderr)
+            told = f"{empty} of {self.lines_in_file} lines are empty and have no answer"
+            print(f"normistral: {self.source}: {told}", file=sys.stderr)
 
 
 def given_texts(texts: list[str] | None, file: Path | None, option: str = "--file") -> GivenTexts:
@@ -68,7 +69,7 @@ def given_texts(texts: list[str] | None, file: Path | None, option: str = "--fil
         raise UserError(f"give either texts or {option} FILE with one text a line")
     if file is None:
         return GivenTexts(list(texts or ()))
-    lines = lines_of(file, option)
+    lines = _lines_of(file, option)
     kept = [(number, line) for number, line in lines if line.strip()]
     if file.suffix == ".jsonl":
         kept = [(number, _field(file, option, number, line)) for number, line in kept]
@@ -80,7 +81,7 @@ def given_texts(texts: list[str] | None, file: Path | None, option: str = "--fil
     )
 
 
-def lines_of(file: Path, option: str) -> list[tuple[int, str]]:
+def _lines_of(file: Path, option: str) -> list[tuple[int, str]]:
     """The lines of a file, with their numbers.
 
     Raises:
